@@ -1,0 +1,1 @@
+"""PyTorch weights to Orbax: one strict engine, one table per source."""

@@ -1,0 +1,1 @@
+"""Images in: CT reading and windowing, simulated CT, records, splits and the grain pipeline. No jax here."""

@@ -1,0 +1,1 @@
+"""Metrics with intervals and tests, and the floors that any model must clear."""

@@ -1,0 +1,1 @@
+"""Linen modules with plain fields: layers, ViT encoder, DiT denoiser, autoencoder."""

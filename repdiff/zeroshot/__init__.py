@@ -1,0 +1,1 @@
+"""Classification by the denoiser: errors per class and draw, decision rules, calibration."""
