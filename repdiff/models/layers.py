@@ -1,0 +1,171 @@
+"""What the transformers share: dense layers, norms, attention, MLPs, patches, stacked blocks."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer
+
+NORM_EPS = 1e-6  # DINOv2's and DiT's
+
+
+class Dense(nn.Module):
+    """`x @ kernel + bias` over the last axis; parameters `kernel (Din, D)`, `bias (D,)`, float32."""
+
+    features: int
+    dtype: Any
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
+        bias = self.param('bias', nn.initializers.zeros, (self.features,))
+        return dense(x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype))
+
+
+def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """`x @ kernel + bias` for x (..., Din), as one 2-D product: XLA's CPU backend is faster so."""
+    rows = x.reshape(-1, x.shape[-1])  # (B*N, Din)
+    return (rows @ kernel + bias).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def normalise(x: jax.Array) -> jax.Array:
+    """LayerNorm without scale and bias over the last axis, computed and returned in float32."""
+    x = x.astype(jnp.float32)
+    centred = x - x.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + NORM_EPS)
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm with parameters `scale (D,)` and `bias (D,)`, computed in float32."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+        bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
+        return (normalise(x) * scale + bias).astype(self.dtype)
+
+
+def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+    """adaLN: LayerNorm of x (B, N, D), then a shift and a scale (B, D) per example, in x's dtype."""
+    return (normalise(x) * (1 + scale[:, None]) + shift[:, None]).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; `qkv` holds query, key and value side by side, then `proj`."""
+
+    heads: int
+    dtype: Any
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        layer = functools.partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+        qkv = layer(3 * x.shape[-1], name='qkv')(x)  # (B, N, 3D)
+        qkv = qkv.reshape(*x.shape[:2], 3, self.heads, -1)  # (B, N, 3, heads, D/heads)
+        query, key, value = jnp.unstack(qkv.transpose(2, 0, 3, 1, 4))  # each (B, heads, N, D/heads)
+        mixed = attend(query, key, value)  # (B, heads, N, D/heads)
+        return layer(x.shape[-1], name='proj')(mixed.transpose(0, 2, 1, 3).reshape(x.shape))
+
+
+def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Scaled dot-product attention over (B, heads, N, D/heads); the softmax is in float32."""
+    query = query * query.shape[-1] ** -0.5
+    logits = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    return jnp.matmul(jax.nn.softmax(logits).astype(value.dtype), value)
+
+
+class Mlp(nn.Module):
+    """`fc1` -> GELU -> `fc2`; DINOv2 uses the exact GELU, DiT the tanh approximation."""
+
+    hidden: int
+    tanh: bool
+    dtype: Any
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        layer = functools.partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+        hidden = nn.gelu(layer(self.hidden, name='fc1')(x), approximate=self.tanh)
+        return layer(x.shape[-1], name='fc2')(hidden)
+
+
+class SwiGlu(nn.Module):
+    """DINOv2's gated MLP: `w12` gives gate and value side by side, then SiLU, product and `w3`.
+
+    The hidden size is two thirds of `hidden`, rounded up to a multiple of 8.
+    """
+
+    hidden: int
+    dtype: Any
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        layer = functools.partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+        hidden = (int(self.hidden * 2 / 3) + 7) // 8 * 8
+        gate, value = jnp.split(layer(2 * hidden, name='w12')(x), 2, axis=-1)
+        return layer(x.shape[-1], name='w3')(nn.silu(gate) * value)
+
+
+def patchify(x: jax.Array, patch: int) -> jax.Array:
+    """(B, H, W, C) -> (B, N, patch * patch * C), tokens in row-major order."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // patch, patch, w // patch, patch, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, patch * patch * c)
+
+
+def unpatchify(tokens: jax.Array, patch: int, grid: tuple[int, int]) -> jax.Array:
+    """(B, N, patch * patch * C) -> (B, H, W, C), the inverse of `patchify`; `grid` is in patches."""
+    h, w = grid
+    x = tokens.reshape(tokens.shape[0], h, w, patch, patch, -1)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(tokens.shape[0], h * patch, w * patch, -1)
+
+
+class PatchEmbed(nn.Module):
+    """A convolution with stride `patch`, as a matmul; `kernel (patch, patch, C, D)`, `bias (D,)`."""
+
+    features: int
+    patch: int
+    dtype: Any
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.patch, self.patch, x.shape[-1], self.features)
+        # The fan-in is that of the flattened patch, as in the originals.
+        flat = functools.partial(_flat_init, self.kernel_init)
+        kernel = self.param('kernel', flat, shape).reshape(-1, self.features)  # (p*p*C, D)
+        bias = self.param('bias', nn.initializers.zeros, (self.features,))
+        patches = patchify(x, self.patch)  # (B, N, p*p*C)
+        return dense(
+            patches.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
+        )
+
+
+def _flat_init(init: Initializer, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    patch, _, channels, features = shape
+    return init(key, (patch * patch * channels, features)).reshape(shape)
+
+
+def stack(block: type[nn.Module], depth: int, unroll: bool, remat: bool) -> type[nn.Module]:
+    """`depth` blocks `(x, *shared) -> (x, y)` in one `nn.scan`: parameters get a leading L axis.
+
+    `unroll` repeats the block in the program (faster on a CPU), otherwise it is compiled once;
+    `remat` recomputes a block's activations in the backward pass.
+    """
+    if remat:
+        block = nn.remat(block, prevent_cse=unroll)
+    return nn.scan(
+        block,
+        variable_axes={'params': 0},
+        split_rngs={'params': True},
+        in_axes=nn.broadcast,
+        length=depth,
+        unroll=depth if unroll else 1,
+    )
