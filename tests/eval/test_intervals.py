@@ -1,0 +1,113 @@
+"""Bootstrap against a brute-force loop, McNemar against scipy, comparisons by hand."""
+
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as reference
+
+from repdiff.eval import intervals, metrics
+from repdiff.eval.answers import Answers, read_predictions, write_predictions
+
+
+def random_row(name, seed, rows=300, patients=60, shift=1.0):
+    owner = np.arange(rows) % patients
+    labels = (np.random.default_rng(9).random(patients) < 0.3)[owner].astype(int)
+    logit = np.random.default_rng(seed).normal(size=rows) + shift * (labels - 0.5)
+    scores = 1 / (1 + np.exp(-logit))
+    return Answers(name, np.array([f's{i}' for i in range(rows)]),
+                   np.array([f'p{i}' for i in owner]), labels, scores, (scores > 0.5).astype(int))
+
+
+def test_bootstrap_equals_a_loop_over_patients():
+    row = random_row('a', 0)
+    weights = intervals.patient_weights(row.patients, resamples=40, seed=3)
+    drawn = []
+    for counts in weights.astype(int):
+        pick = np.repeat(np.arange(len(row.ids)), counts)
+        drawn.append([reference.roc_auc_score(row.labels[pick], row.scores[pick]),
+                      reference.f1_score(row.labels[pick], row.predictions[pick]),
+                      reference.average_precision_score(row.labels[pick], row.scores[pick])])
+    entry = intervals.entry(row, resamples=40, seed=3)
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    for i, name in enumerate(['auroc', 'f1', 'average_precision']):
+        assert entry['ci95'][name] == pytest.approx([low[i], high[i]], abs=1e-12)
+
+
+def test_a_resample_draws_whole_patients_as_many_as_there_are():
+    patients = np.array(['a', 'a', 'b', 'c', 'c', 'c'])
+    weights = intervals.patient_weights(patients, resamples=50, seed=0)
+    assert (weights[:, 0] == weights[:, 1]).all() and (weights[:, 3] == weights[:, 5]).all()
+    assert (weights[:, [0, 2, 3]].sum(1) == 3).all()
+    again = intervals.patient_weights(patients, resamples=50, seed=0)
+    other = intervals.patient_weights(patients, resamples=50, seed=1)
+    assert (weights == again).all() and (weights != other).any()
+
+
+def test_intervals_of_clustered_slices_are_wider_than_of_independent_ones():
+    row = random_row('a', 0, rows=400, patients=20)
+    alone = Answers(row.name, row.ids, row.ids, row.labels, row.scores, row.predictions)
+    width = [np.diff(intervals.entry(each, resamples=400, seed=0)['ci95']['precision'])
+             for each in (row, alone)]
+    assert width[0] > 1.3 * width[1]
+
+
+@pytest.mark.parametrize('only_a, only_b', [(0, 0), (5, 1), (3, 14), (8, 8)])
+def test_mcnemar_equals_the_exact_binomial_test(only_a, only_b):
+    a = np.repeat([True, True, False, False], [20, only_a, only_b, 4])
+    b = np.repeat([True, False, True, False], [20, only_a, only_b, 4])
+    n, k = only_a + only_b, min(only_a, only_b)
+    expected = min(1.0, 2 * stats.binom.cdf(k, n, 0.5))
+    assert intervals.mcnemar(a, b) == pytest.approx(expected)
+
+
+def test_compare_is_paired_and_says_what_is_decided():
+    good, poor = random_row('good', 1, shift=4.0), random_row('poor', 2, shift=0.2)
+    result = intervals.compare(good, poor, resamples=300, seed=0)
+    point = [metrics.metrics(r.labels, r.scores, r.predictions)['f1'] for r in (good, poor)]
+    assert result['delta_f1'] == pytest.approx(point[0] - point[1])
+    assert result['ci95']['delta_f1'][0] > 0 and result['mcnemar_p'] < 0.01
+    assert result['verdict'].startswith('good − poor: ΔF1 +')
+    assert result['verdict'].endswith('good is better at n=300')
+    back = intervals.compare(poor, good, resamples=300, seed=0)
+    assert back['verdict'].endswith('good is better at n=300')
+    assert back['ci95']['delta_auroc'] == pytest.approx(
+        [-edge for edge in result['ci95']['delta_auroc'][::-1]])
+    same = intervals.compare(good, good, resamples=50, seed=0)
+    assert same['ci95']['delta_f1'] == [0, 0] and same['mcnemar_p'] == 1
+    assert same['verdict'].endswith('+0.00 [+0.00, +0.00], not decided at n=300')
+
+
+def test_compare_refuses_rows_of_other_images():
+    a, b = random_row('a', 1), random_row('b', 1, rows=299)
+    with pytest.raises(ValueError, match='same images'):
+        intervals.compare(a, b, resamples=10, seed=0)
+
+
+def test_one_class_has_no_interval():
+    row = random_row('a', 1)
+    row = Answers('a', row.ids, row.patients, np.zeros_like(row.labels), row.scores,
+                  row.predictions, {'title': 'A'})
+    entry = intervals.entry(row, resamples=20, seed=0)
+    assert entry['auroc'] is entry['ci95']['auroc'] is None and entry['title'] == 'A'
+    assert intervals.compare(row, row, resamples=20, seed=0)['delta_auroc'] is None
+
+
+def test_five_models_of_a_thousand_images_take_seconds():
+    rows = [random_row(f'm{i}', i, rows=1000, patients=1000) for i in range(5)]
+    began = time.process_time()
+    for row in rows:
+        intervals.entry(row, resamples=2000, seed=0)
+    assert time.process_time() - began < 10
+
+
+def test_predictions_survive_their_file(tmp_path):
+    rows = [random_row('a', 1, rows=20), random_row('b', 2, rows=20)]
+    write_predictions(tmp_path / 'predictions.csv', rows)
+    back = read_predictions(tmp_path / 'predictions.csv')
+    assert list(back) == ['a', 'b']
+    for row in rows:
+        assert back[row.name].scores == pytest.approx(row.scores, rel=1e-8)
+        assert (back[row.name].ids == row.ids).all()
+        assert (back[row.name].predictions == row.predictions).all()
