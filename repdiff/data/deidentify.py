@@ -1,0 +1,133 @@
+"""No person, place or date leaves the readers: salted hashes for names, and messages scrubbed."""
+
+import dataclasses
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from pathlib import Path
+
+from repdiff.data.slices import Skipped, Slice
+from repdiff.errors import UserError
+from repdiff.files import write_atomic, write_json
+
+_MIN_SALT_BYTES = 16
+_DIGITS = 16  # 64 bits: a collision among a million names has odds of 3e-8
+
+
+@dataclasses.dataclass(frozen=True)
+class Hasher:
+    """Names to salted hashes: `HMAC-SHA256(salt, kind ‖ 0 ‖ name)`, 16 hex digits.
+
+    The same salt gives the same hashes, so re-runs and added data agree; without the salt nobody
+    can test a guessed patient number against the dataset, which a plain hash would allow.
+
+    Attributes:
+      salt: at least 16 bytes, kept apart from the dataset.
+    """
+
+    salt: bytes = dataclasses.field(repr=False)
+
+    def __post_init__(self):
+        if len(self.salt) < _MIN_SALT_BYTES:
+            raise UserError(
+                f'the salt has {len(self.salt)} bytes, too few to keep names safe; give at least '
+                f'{_MIN_SALT_BYTES}, or let a salt file be made.'
+            )
+
+    def name(self, kind: str, raw: str) -> str:
+        """`kind-<16 hex digits>`; an empty name stays empty, for "unknown" is nobody's name."""
+        if not raw:
+            return ''
+        digest = hmac.new(self.salt, f'{kind}\0{raw}'.encode(), hashlib.sha256).hexdigest()
+        return f'{kind}-{digest[:_DIGITS]}'
+
+
+def read_salt(path: str | os.PathLike, *, outside: str | os.PathLike) -> bytes:
+    """Reads the salt file, or makes a random one that only its owner can read.
+
+    Args:
+      path: the salt file.
+      outside: the dataset directory, which the salt must not travel with.
+
+    Raises:
+      UserError: the file lies inside the dataset, is not a file, or holds too little.
+    """
+    path = Path(path)
+    _check_outside(path, outside, 'salt file')
+    if not path.exists():
+        write_atomic(path, secrets.token_hex(32) + '\n')
+        os.chmod(path, 0o600)
+    try:
+        salt = path.read_bytes().strip()
+    except OSError as error:
+        raise UserError(f'cannot read the salt file {str(path)!r}: {error.strerror}.') from None
+    if len(salt) < _MIN_SALT_BYTES:
+        raise UserError(
+            f'salt file {str(path)!r} holds {len(salt)} bytes; it needs {_MIN_SALT_BYTES}, so '
+            'delete it to have a new one made (ids will change).'
+        )
+    return salt
+
+
+def anonymise(item: Slice | Skipped, hasher: Hasher) -> Slice | Skipped:
+    """The slice, or the skip, with every raw name hashed: the one gate out of the readers.
+
+    `id`, `patient`, `facility` and `source` become hashes; a reason is scrubbed of paths, dates
+    and long numbers. Pixels, label, markers, mask, split and window are kept.
+    """
+    source = hasher.name('file', item.source)
+    if isinstance(item, Skipped):
+        return Skipped(source, scrub(item.reason, secret=(item.source,)))
+    return dataclasses.replace(
+        item,
+        id=hasher.name('slice', item.id),
+        patient=hasher.name('patient', item.patient),
+        facility=hasher.name('facility', item.facility),
+        source=source,
+    )
+
+
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
+_PATH = re.compile(r'(?:[A-Za-z]:)?[^\s:,;()]*[/\\][^\s,;()]*')
+_FILE = re.compile(r'\S+\.(?:dcm|ima|nii|gz|npy|npz|png|jpe?g|tiff?|csv|bmp)\b', re.IGNORECASE)
+_PERSON = re.compile(r'\w+\^[\w^]*')
+_NUMBER = re.compile(r'\d[\d./:-]{5,}')
+
+
+def scrub(message: str, *, secret: tuple[str, ...] = ()) -> str:
+    """A message without what could name a person: each such part becomes `[removed]`.
+
+    Removed are the strings in `secret` with their last path components, quoted text, paths, file
+    names, names written as in DICOM (`DOE^JANE`), and dates, UIDs and numbers of six or more digits.
+    """
+    parts = {part for raw in secret for part in (raw, Path(raw).name, Path(raw).stem)}
+    for part in sorted(parts, key=len, reverse=True):
+        if len(part) > 2:
+            message = message.replace(part, '[removed]')
+    for pattern in (_QUOTED, _PATH, _FILE, _PERSON, _NUMBER):
+        message = pattern.sub('[removed]', message)
+    return message
+
+
+def write_mapping(
+    path: str | os.PathLike, names: dict[str, str], *, outside: str | os.PathLike
+) -> None:
+    """Writes the private table hash -> raw name, for the owner's eyes only, on explicit request.
+
+    Raises:
+      UserError: the file would lie inside the dataset directory `outside`.
+    """
+    path = Path(path)
+    _check_outside(path, outside, 'private mapping')
+    write_json(path, names)
+    os.chmod(path, 0o600)
+
+
+def _check_outside(path: Path, directory: str | os.PathLike, what: str) -> None:
+    if path.resolve().is_relative_to(Path(directory).resolve()):
+        raise UserError(
+            f'the {what} {str(path)!r} would lie inside the dataset {str(directory)!r}, and travel '
+            'with it; give a path outside.'
+        )
