@@ -1,0 +1,252 @@
+"""Simulated brain CT: the embedded data set, so that the method runs and is taught offline.
+
+A slice is a function of (settings, split, index) alone: any process can draw any of them. People
+are drawn in three dimensions (`phantom_anatomy`), so that the slices of one person agree; findings
+are added (`phantom_hematoma`, `phantom_confounders`), and the facility's scanner shows the result
+(`phantom_physics`). The setting is the paper's: facilities 02-12 unlabelled, facility 01 labelled
+(arXiv 2505.06890, experiments).
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from repdiff.data.phantom_anatomy import Brain, Head, draw_head, outline, paint_head, section
+from repdiff.data.phantom_canvas import empty_canvas
+from repdiff.data.phantom_confounders import draw_confounders, paint_confounders, paint_scalp
+from repdiff.data.phantom_facilities import FACILITIES, Facility, facility
+from repdiff.data.phantom_hematoma import (
+    MARKERS,
+    Hematoma,
+    draw_hematoma,
+    mass_effect,
+    paint_edema,
+    paint_hematoma,
+)
+from repdiff.data.phantom_physics import scan
+from repdiff.data.slices import Slice
+from repdiff.errors import UserError
+
+SPLITS = ('pretrain', 'train', 'valid', 'test')
+LOWEST, HIGHEST = -12.0, 93.0  # mm above the orbitomeatal plane: the range of slices
+HOME = '01'
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to simulate.
+
+    image_size: pixels a side, 16..512. pretrain, train, valid, test: slices in each split (the
+    defaults are the paper's). slices_per_patient: their mean. positive_rate: share of slices with
+    a hematoma, met exactly up to rounding in each split. Difficulty: contrast scales how much
+    denser than brain a hematoma is (1: 20-46 HU), lesion_size scales its lengths, facility_shift
+    how far facilities 02-12 differ from 01 (0: not at all, 1: as in `phantom_facilities`).
+    """
+
+    image_size: int = 256
+    seed: int = 0
+    pretrain: int = 10313
+    train: int = 1424
+    valid: int = 178
+    test: int = 179
+    slices_per_patient: float = 8.0
+    positive_rate: float = 0.16
+    contrast: float = 1.0
+    lesion_size: float = 1.0
+    facility_shift: float = 1.0
+
+    def __post_init__(self):
+        limits = {'image_size': (16, 512), 'seed': (0, 2 ** 32 - 1), 'slices_per_patient': (1, 20),
+                  'positive_rate': (0, 0.6), 'contrast': (0, 3), 'lesion_size': (0.3, 2),
+                  'facility_shift': (0, 1), **{split: (0, 10 ** 7) for split in SPLITS}}
+        for field in fields(self):
+            value, (low, high) = getattr(self, field.name), limits[field.name]
+            kind = int if field.type is int else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+                words = 'a whole number' if field.type is int else 'a number'
+                raise UserError(f'simulated CT: {field.name} is {value!r}; choose {words} from '
+                                f'{low} to {high}.')
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One slice before it is drawn: whose, at which height, with which hematoma's extent.
+
+    patient: number within the split; lesion: (height, half height) mm of the person's hematoma,
+    None without one; label: whether this slice cuts it.
+    """
+
+    patient: int
+    facility: str
+    height: float
+    lesion: tuple[float, float] | None
+    label: int
+
+
+def slice_at(settings: Settings, split: str, index: int) -> Slice:
+    """Slice `index` of `split`: (S, S) float32 HU with its label, markers, mask and window."""
+    plan = _plan(settings, split)[index]
+    pixels, mask, lesion = _render(settings, split, index, bleeding=True)
+    # The labelled splits share facility 01: every third number keeps their people apart.
+    number = plan.patient if split == 'pretrain' else 3 * plan.patient + SPLITS.index(split) - 1
+    place = facility(plan.facility, settings.facility_shift)
+    return Slice(
+        id=f'sim-{settings.seed}-{split}-{index:06d}',
+        patient=f'sim-{settings.seed}-f{plan.facility}-p{number:04d}',
+        facility=plan.facility, pixels=pixels, unit='hu', label=plan.label,
+        markers=lesion.markers if plan.label else (0,) * len(MARKERS), mask=mask, split=split,
+        window=(place.centre, place.width), source='simulated')
+
+
+def slices(settings: Settings, split: str, start: int = 0,
+           stop: int | None = None) -> Iterator[Slice]:
+    """Slices start..stop-1 of `split`, in order; stop None means the split's end."""
+    for index in range(start, getattr(settings, split) if stop is None else stop):
+        yield slice_at(settings, split, index)
+
+
+def parallel_slices(settings: Settings, split: str, workers: int) -> Iterator[Slice]:
+    """All slices of `split`, in order, drawn by `workers` processes; the same as `slices`."""
+    count, chunk = getattr(settings, split), 64
+    if workers < 2 or count <= chunk:
+        yield from slices(settings, split)
+        return
+    starts = range(0, count, chunk)
+    with ProcessPoolExecutor(workers) as pool:
+        for part in pool.map(_chunk, *zip(*((settings, split, s, min(s + chunk, count))
+                                            for s in starts))):
+            yield from part
+
+
+def _chunk(settings: Settings, split: str, start: int, stop: int) -> list[Slice]:
+    return list(slices(settings, split, start, stop))
+
+
+def _seed(settings: Settings, split: str, number: int, purpose: int) -> np.random.Generator:
+    return np.random.default_rng([settings.seed, SPLITS.index(split), number, purpose])
+
+
+@functools.lru_cache(maxsize=16)
+def _plan(settings: Settings, split: str) -> tuple[Plan, ...]:
+    """Every slice of `split`: exactly its size, and round(size * positive_rate) positives."""
+    if split not in SPLITS:
+        raise UserError(f'simulated CT: there is no split {split!r}; choose one of '
+                        f'{", ".join(SPLITS)}.')
+    total = getattr(settings, split)
+    rng = _seed(settings, split, 0, 0)
+    others = [name for name in FACILITIES if name != HOME]
+    shares = rng.dirichlet(np.full(len(others), 6.0))
+    people, left = [], total
+    while left > 0:  # (slices, facility, heights)
+        count = min(left, max(1, round(settings.slices_per_patient * rng.uniform(0.5, 1.5))))
+        place = others[rng.choice(len(others), p=shares)] if split == 'pretrain' else HOME
+        people.append((count, place, _heights(rng, count)))
+        left -= count
+    bleeds = _bleeds(rng, [count for count, _, _ in people],
+                     round(total * settings.positive_rate))
+    plans = []
+    for patient, (count, place, heights) in enumerate(people):
+        first, length = bleeds.get(patient, (0, 0))
+        lesion = None
+        if length:
+            step = heights[1] - heights[0] if count > 1 else 10.0
+            lesion = ((heights[first] + heights[first + length - 1]) / 2, 0.5 * step * length)
+        plans += [Plan(patient, place, height, lesion, int(first <= k < first + length))
+                  for k, height in enumerate(heights)]
+    return tuple(plans)
+
+
+def _heights(rng: np.random.Generator, count: int) -> list[float]:
+    """Evenly spaced heights of one person's slices, from below, in mm."""
+    step = min(rng.uniform(5, 11), (HIGHEST - LOWEST) / max(count - 1, 1))
+    low = rng.uniform(LOWEST, HIGHEST - step * (count - 1))
+    return [low + step * k for k in range(count)]
+
+
+def _bleeds(rng: np.random.Generator, counts: list[int],
+            positives: int) -> dict[int, tuple[int, int]]:
+    """Who bleeds: patient → (first, number) of consecutive positive slices, `positives` in all."""
+    runs: dict[int, tuple[int, int]] = {}
+    left = positives
+    for patient in rng.permutation(len(counts)).tolist():
+        if left == 0:
+            break
+        count = counts[patient]
+        length = min(left, count, int(rng.integers(1, 6)))
+        runs[patient] = (int(rng.integers(0, count - length + 1)), length)
+        left -= length
+    for patient, (_, length) in runs.items():  # a high rate in a small split: longer runs
+        more = min(left, counts[patient] - length)
+        if more:
+            runs[patient] = (0, length + more)
+            left -= more
+    return runs
+
+
+@functools.lru_cache(maxsize=8)
+def _person(settings: Settings, split: str, patient: int,
+            lesion: tuple[float, float] | None) -> tuple:
+    """(head, confounders, hematoma or None, pose: rotation in degrees, row and column in mm)."""
+    head = draw_head(_seed(settings, split, patient, 1))
+    found = draw_confounders(_seed(settings, split, patient, 2))
+    bleed = None if lesion is None else draw_hematoma(
+        _seed(settings, split, patient, 3), *lesion, settings.contrast, settings.lesion_size)
+    pose = tuple(_seed(settings, split, patient, 4).normal(size=3).tolist())
+    return head, found, bleed, pose
+
+
+def _render(settings: Settings, split: str, index: int,
+            bleeding: bool) -> tuple[np.ndarray, np.ndarray, Hematoma | None]:
+    """(S, S) float32 HU, (S, S) uint8 mask, and the person's hematoma; with `bleeding` False the
+    same slice, its edema and mass effect too, but without the blood itself."""
+    plan = _plan(settings, split)[index]
+    head, found, lesion, pose = _person(settings, split, plan.patient, plan.lesion)
+    place = facility(plan.facility, settings.facility_shift)
+    rng = _seed(settings, split, index, 5)
+    size = settings.image_size
+    factor = max(2, math.ceil(96 / size))
+    turn = place.rotation + place.wobble * pose[0] + rng.normal(0, 0.4)
+    centre = (-4 + 5 * pose[1], 4 * pose[2])
+    canvas = empty_canvas(size * factor, place.field_of_view, centre, turn)
+    _paint_rest(canvas.hu, place)
+    brain = paint_head(canvas, head, plan.height,
+                       None if lesion is None else mass_effect(lesion, head, plan.height))
+    thick = head.skull + head.scalp
+    paint_scalp(found, canvas, head, outline(head, canvas.x, canvas.y),
+                section(plan.height, thick) * (1 + thick / head.radius))
+    paint_confounders(found, head, brain, plan.height)
+    mask = np.zeros((size, size), np.uint8)
+    if lesion is not None:
+        paint_edema(lesion, head, brain, plan.height)
+        if bleeding:
+            mask = _bleed(lesion, head, brain, plan.height, canvas.hu.shape, size)
+    base = min(max((22 - plan.height) / 30, 0.0), 1.0)
+    return scan(canvas.hu, size, place, base, rng), mask, lesion
+
+
+def _bleed(lesion: Hematoma, head: Head, brain: Brain, height: float, shape: tuple[int, int],
+           size: int) -> np.ndarray:
+    """Paints the hematoma; returns the (S, S) mask of the pixels that it mostly fills."""
+    cover = np.zeros(shape, np.float32)
+    cover[brain.box] = paint_hematoma(lesion, head, brain, height)
+    factor = len(cover) // size
+    share = cover.reshape(size, factor, size, factor).mean((1, 3))
+    return ((share > 0) & (share >= min(0.5, float(share.max())))).astype(np.uint8)
+
+
+def _paint_rest(hu: np.ndarray, place: Facility) -> None:
+    """The head-rest: an arc of plastic and its foam; it does not turn with the head."""
+    mm = place.field_of_view / len(hu)
+    steps = ((np.arange(len(hu), dtype=np.float32) + 0.5) * np.float32(mm)
+             - np.float32(place.field_of_view / 2))
+    row, column = steps[:, None], steps[None, :]
+    away = np.sqrt(row ** 2 + column ** 2) - place.rest_radius
+    arc = (row > 0) & (np.abs(column) < np.tan(np.radians(place.rest_span / 2 + 1e-3)) * row * 2)
+    shell = np.clip(0.5 - (np.abs(away) - 1.2) / mm, 0, 1) * arc
+    foam = np.clip(0.5 - (np.abs(away + 6) - 4.5) / mm, 0, 1) * arc
+    hu += foam * (-920 - hu)
+    hu += shell * (110 - hu)

@@ -1,0 +1,111 @@
+"""Bright and dark findings that are not hematomas; heads with and without one carry them."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from repdiff.data.phantom_anatomy import Brain, Head
+from repdiff.data.phantom_canvas import Canvas, ellipse, ellipse_3d
+
+
+@dataclass(frozen=True)
+class Confounders:
+    """One person's findings. spots: calcifications as (x, y, height, radius, HU, softness in mm);
+    falx, tentorium, sinus: HU where dense, else 0; scalp: (angle, half width, thickness mm) of a
+    swelling outside the skull; infarct: (x, y, height, radius) of an old one; rim: (angle, half
+    width, mm, HU) of bone that partly fills the slice along the inner table."""
+
+    spots: tuple[tuple[float, float, float, float, float, float], ...]
+    falx: float
+    tentorium: float
+    sinus: float
+    scalp: tuple[float, float, float] | None
+    infarct: tuple[float, float, float, float] | None
+    rim: tuple[float, float, float, float] | None
+
+
+def draw_confounders(rng: np.random.Generator) -> Confounders:
+    """A person's findings; each is there by its own chance, whatever the label."""
+    spots = []
+    if rng.random() < 0.45:  # choroid plexus, mostly both sides
+        for side in (-1, 1) if rng.random() < 0.75 else (1,):
+            spots.append((side * rng.normal(22, 1.5), rng.normal(31, 2), rng.normal(40, 3),
+                          rng.uniform(2.2, 5.0), rng.uniform(75, 260), 1.5))
+    if rng.random() < 0.5:  # pineal gland
+        spots.append((rng.normal(0, 0.7), rng.normal(24, 1.5), rng.normal(31, 2),
+                      rng.uniform(2.0, 3.6), rng.uniform(90, 260), 1.0))
+    if rng.random() < 0.12:  # basal ganglia, both sides
+        radius, hu = rng.uniform(3.0, 6.0), rng.uniform(52, 95)
+        spots += [(side * 22, -6, 34, radius, hu, 3.0) for side in (-1, 1)]
+    if rng.random() < 0.10:  # a calcified granuloma or vessel anywhere
+        angle, away = rng.uniform(0, 2 * math.pi), rng.uniform(15, 52)
+        spots.append((away * math.sin(angle), away * math.cos(angle), rng.uniform(10, 75),
+                      rng.uniform(1.8, 4.0), rng.uniform(70, 220), 1.0))
+    turn = rng.uniform(0, 2 * math.pi, 3)
+    scalp = (turn[0], rng.uniform(0.25, 0.6), rng.uniform(4, 12)) if rng.random() < 0.14 else None
+    infarct = (52 * math.sin(turn[1]), 58 * math.cos(turn[1]), rng.uniform(15, 75),
+               rng.uniform(8, 22)) if rng.random() < 0.12 else None
+    rim = (turn[2], rng.uniform(0.25, 0.8), rng.uniform(3, 8), rng.uniform(55, 95)
+           ) if rng.random() < 0.25 else None
+    return Confounders(
+        tuple(spots), falx=rng.uniform(58, 85) if rng.random() < 0.18 else 0.0,
+        tentorium=rng.uniform(55, 75) if rng.random() < 0.18 else 0.0,
+        sinus=rng.uniform(62, 76) if rng.random() < 0.18 else 0.0,
+        scalp=scalp, infarct=infarct, rim=rim)
+
+
+def _between(canvas: Canvas, angle: float, half: float) -> np.ndarray:
+    """(H, W) bump, 1 in the direction `angle` and 0 beyond `half` radians of it."""
+    turn = np.arctan2(canvas.x, canvas.y) - angle
+    turn = np.mod(turn + math.pi, 2 * math.pi) - math.pi
+    return np.sqrt(np.clip(1 - (turn / half) ** 2, 0, 1))
+
+
+def paint_scalp(found: Confounders, canvas: Canvas, head: Head, rho: np.ndarray,
+                skin: float) -> None:
+    """A scalp swelling outside the skull; rho: `outline`; skin: its value at the skin."""
+    if found.scalp is None:
+        return
+    angle, half, thick = found.scalp
+    bump = _between(canvas, angle, half)
+    distance = (rho - skin) * head.radius
+    canvas.paint(canvas.cover(np.maximum(distance - thick * bump, -distance - head.scalp)) * (
+        bump > 0), 58.0)
+
+
+def paint_confounders(found: Confounders, head: Head, brain: Brain, height: float) -> None:
+    """Draws the findings that the slice at `height` meets, inside the cavity."""
+    if found.infarct is not None:
+        x, y, z, radius = found.infarct
+        _spot(brain, (x, y), ellipse_3d, (height - z, radius, 0.7 * radius, radius), 16.0, 5.0)
+    for x, y, z, radius, hu, soft in found.spots:
+        if abs(height - z) < 1.6 * radius + 2:  # a slice is about 5 mm thick
+            _spot(brain, (x, y), ellipse_3d, (0.4 * (height - z), radius, radius, radius), hu, soft)
+    part = brain.canvas
+    if found.falx and height > 30:
+        gap = np.minimum(brain.y + 44, 40 - brain.y) if height < 62 else np.float32(-1)
+        line = np.maximum(np.abs(brain.x) - 1.3, gap)
+        part.paint(part.cover(line, 0.5) * brain.cavity, found.falx)
+    if found.tentorium and 6 < height < 24:
+        x = np.abs(brain.x)
+        edge = np.abs(0.75 * (brain.y - 38) + 0.66 * x * (1 - (height - 6) / 30)) - 1.6
+        leaf = np.maximum(edge, np.maximum(x - 44, 10 - x * 0.9))
+        part.paint(part.cover(leaf, 1.2) * brain.cavity, found.tentorium)
+    if found.sinus:
+        back = float(brain.y[brain.cavity > 0.5].max(initial=60.0))
+        shape = ellipse(brain.x, brain.y - back + 3.5, 5, 6.5)
+        part.paint(part.cover(shape, 1.0) * brain.cavity, found.sinus)
+    if found.rim is not None:
+        angle, half, thick, hu = found.rim
+        fade = np.clip(1 - brain.depth / (thick * _between(part, angle, half) + 1e-3), 0, 1)
+        part.paint(0.9 * fade * brain.cavity, hu)
+
+
+def _spot(brain: Brain, at: tuple[float, float], shape, size: tuple[float, ...], hu: float,
+          soft: float) -> None:
+    box = brain.canvas.box(*at, size[1] + soft + 4)
+    part = brain.canvas.crop(box)
+    distance = shape(brain.x[box] - at[0], brain.y[box] - at[1], *size)
+    if distance is not None:
+        part.paint(part.cover(distance, soft) * brain.cavity[box], hu)
