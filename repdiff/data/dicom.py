@@ -1,0 +1,226 @@
+"""DICOM CT: files grouped by series, ordered from foot to head, turned to radiological display."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repdiff.data import dicom_pixels, dicom_tags
+from repdiff.data.refusal import Refused, library_may_fail
+from repdiff.data.slices import Skipped, Slice
+from repdiff.errors import UserError
+
+Note = Callable[[str, str], None]  # (source, remark): what a reader kept but the report should say
+
+_MAX_FILE = 4 << 30  # bytes; a file is held in memory while its frames are read
+_TILT = 0.5  # degrees; below is rounding
+_TAGS = (
+    'SOPInstanceUID', 'SeriesInstanceUID', 'ImageOrientationPatient', 'ImagePositionPatient',
+    'InstanceNumber', 'GantryDetectorTilt', 'SharedFunctionalGroupsSequence',
+    'PerFrameFunctionalGroupsSequence',
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One file of a series.
+
+    Attributes:
+      path: where it lies.
+      name: its SOPInstanceUID, or its path below the root where it has none.
+      position: first image position, (3,) mm, or None.
+      normal: of the first slice, to the head, (3,), or None.
+      along: where the position falls on the normal, mm; the file number without one.
+      tilt: of the gantry, degrees.
+    """
+
+    path: Path
+    name: str
+    position: np.ndarray | None
+    normal: np.ndarray | None
+    along: float
+    tilt: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """The files of one series, from foot to head: the unit of parallel work, cheap to pickle."""
+
+    entries: tuple[Entry, ...]
+
+
+def is_dicom(path: str | os.PathLike) -> bool:
+    """Whether a file starts as DICOM does: with its preamble, or at once with group 2 or 8."""
+    with open(path, 'rb') as file:
+        head = file.read(132)
+    return head[128:] == b'DICM' or head[:2] in (b'\x02\x00', b'\x08\x00')
+
+
+def read(
+    paths: Iterable[str | os.PathLike], *, root: str | os.PathLike, note: Note
+) -> Iterator[Slice | Skipped]:
+    """Reads the axial CT slices of files that may mix series, patients and other things.
+
+    Names are raw (SOPInstanceUID, PatientID, InstitutionName): `deidentify.anonymise` what is kept.
+    Row 0 is anterior and column 0 the patient's right, as radiologists look at it.
+
+    Args:
+      paths: files.
+      root: directory that a file without SOPInstanceUID is named relative to.
+      note: takes (file, remark) on gantry tilt, burned-in text, missing positions or names.
+
+    Yields:
+      Slices in HU, (H, W) float32, series by series from foot to head; every other file, or frame,
+      as Skipped with the reason.
+
+    Raises:
+      UserError: pydicom is not installed.
+    """
+    for item in scan(paths, root=root, note=note):
+        if isinstance(item, Skipped):
+            yield item
+        else:
+            yield from read_series(item, note=note)
+
+
+def scan(
+    paths: Iterable[str | os.PathLike], *, root: str | os.PathLike, note: Note
+) -> Iterator[Series | Skipped]:
+    """Reads headers only and groups the files by series; arguments as of `read`."""
+    groups: dict[str, list[Entry]] = {}
+    seen: dict[str, Path] = {}
+    for path in map(Path, paths):
+        try:
+            key, entry = _entry(path, Path(root))
+            if entry.name in seen:
+                raise Refused('repeats the image of another file, by its SOPInstanceUID')
+        except Refused as refusal:
+            yield Skipped(str(path), f'{refusal}.')
+            continue
+        seen[entry.name] = path
+        groups.setdefault(key, []).append(entry)
+    for entries in groups.values():
+        entries.sort(key=lambda entry: (entry.along, entry.name))
+        _note_tilt(entries, note)
+        yield Series(tuple(entries))
+
+
+def read_series(series: Series, *, note: Note) -> Iterator[Slice | Skipped]:
+    """Reads the slices of one series, one file in memory at a time; arguments as of `read`."""
+    for entry in series.entries:
+        try:
+            yield from _slices(entry, note)
+        except Refused as refusal:
+            yield Skipped(str(entry.path), f'{refusal}.')
+
+
+def _pydicom() -> Any:
+    try:
+        import pydicom
+    except ImportError:
+        raise UserError(
+            "reading DICOM needs pydicom and its decoders; run pip install 'repdiff[ct]'."
+        ) from None
+    return pydicom
+
+
+def _open(path: Path, **options: Any) -> Any:
+    """Reads a dataset, with or without preamble, once its size is known to be safe."""
+    pydicom = _pydicom()
+    if not path.is_file():
+        raise Refused('is not a file')
+    size = path.stat().st_size
+    if size > _MAX_FILE:
+        raise Refused(f'has {size} bytes; at most {_MAX_FILE} are read')
+    with library_may_fail('is damaged'):
+        if not is_dicom(path):
+            raise Refused('is not DICOM')
+        meta = pydicom.filereader.read_file_meta_info if _has_preamble(path) else None
+        if meta:
+            dicom_pixels.check_deflated(size, meta(path).get('TransferSyntaxUID', ''))
+        dataset = pydicom.dcmread(path, force=not meta, **options)
+        if 'TransferSyntaxUID' not in dataset.file_meta:
+            dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        return dataset
+
+
+def _has_preamble(path: Path) -> bool:
+    with open(path, 'rb') as file:
+        return file.read(132)[128:] == b'DICM'
+
+
+def _entry(path: Path, root: Path) -> tuple[str, Entry]:
+    dataset = _open(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+    with library_may_fail('has a damaged header'):
+        name = str(dataset.get('SOPInstanceUID') or os.path.relpath(path, root))
+        series = str(dataset.get('SeriesInstanceUID') or path.parent)
+        orientation = dicom_tags.orientation(dataset, 0)
+        position = dicom_tags.position(dataset, 0)
+        normal = None if orientation is None else dicom_tags.normal(orientation)
+        along = float(dataset.get('InstanceNumber') or 0)
+        if normal is not None and position is not None:
+            along = float(position @ normal)
+        tilt = float(dataset.get('GantryDetectorTilt') or 0)
+    return series, Entry(path, name, position, normal, along, tilt)
+
+
+def _note_tilt(entries: Sequence[Entry], note: Note) -> None:
+    """Notes tilt once a series: as the scanner wrote it, or as slices that shift against another."""
+    tilt = max((abs(entry.tilt) for entry in entries), default=0)
+    first, last = entries[0], entries[-1]
+    if first.position is not None and last.position is not None and first.normal is not None:
+        step = last.position - first.position
+        length = np.linalg.norm(step)
+        if length > 0:
+            cosine = np.clip(step @ first.normal / length, -1, 1)
+            tilt = max(tilt, float(np.degrees(np.arccos(abs(cosine)))))
+    if tilt > _TILT:
+        note(str(first.path), f'gantry tilt of {tilt:.1f} degrees; slices are kept as acquired')
+
+
+def _slices(entry: Entry, note: Note) -> Iterator[Slice | Skipped]:
+    source = str(entry.path)
+    dataset = _open(entry.path)
+    with library_may_fail('has a damaged header'):
+        dicom_tags.check_kind(dataset)
+        form = dicom_pixels.encoding(dataset)
+        planes = [dicom_tags.plane(dataset, frame) for frame in range(form.frames)]
+        patient = _patient(dataset, entry.path, note)
+        facility = str(dataset.get('InstitutionName') or '').strip()
+    if any(plane.position is None for plane in planes):
+        note(source, 'no ImagePositionPatient; slices are in the order of their numbers')
+    else:
+        planes.sort(key=lambda plane: plane.position @ dicom_tags.normal(plane.orientation))
+    axial = [plane for plane in planes if plane.axial]
+    if not axial:
+        raise Refused('is not axial')
+    if len(axial) < len(planes):
+        yield Skipped(source, f'{len(planes) - len(axial)} of {len(planes)} frames are not axial.')
+    decoded = dicom_pixels.frames(dataset, form, [plane.frame for plane in axial])
+    for plane in axial:
+        with library_may_fail(f'cannot be decoded from frame {plane.frame + 1} on'):
+            stored = next(decoded)
+        hu = dicom_pixels.hounsfield(stored, form, plane.slope, plane.intercept)
+        yield Slice(
+            id=entry.name if form.frames == 1 else f'{entry.name}#{plane.frame + 1}',
+            patient=patient,
+            facility=facility,
+            pixels=dicom_tags.to_display(hu, plane.orientation),
+            unit='hu',
+            label=None,
+            window=plane.window,
+            source=source,
+        )
+
+
+def _patient(dataset: Any, path: Path, note: Note) -> str:
+    if str(dataset.get('BurnedInAnnotation') or '').upper() == 'YES':
+        note(str(path), 'burned-in annotation: look at the picture for a name before sharing it')
+    patient = str(dataset.get('PatientID') or '').strip()
+    if patient:
+        return patient
+    note(str(path), 'no PatientID; its study stands for the patient')
+    return str(dataset.get('StudyInstanceUID') or dataset.get('SeriesInstanceUID') or path.parent)
