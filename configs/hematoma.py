@@ -1,0 +1,43 @@
+"""Hematoma detection in brain CT: the paper's showcase (arXiv 2505.06890), on simulated slices.
+
+  python -m repdiff.main --config=configs/hematoma.py           quick: minutes on a 2-core CPU
+  python -m repdiff.main --config=configs/hematoma.py:smoke     seconds, to see that all works
+  python -m repdiff.main --config=configs/hematoma.py:paper     the paper's sizes, on a GPU or TPU
+
+Real slices: add --config.data.source=DIRECTORY (pictures and a labels.csv).
+"""
+
+from repdiff import config
+
+QUICK = {}  # the base config
+
+SMOKE = {
+    'data': {'image_size': 32, 'simulated': {
+        'pretrain': 256, 'train': 96, 'valid': 64, 'test': 64, 'positive_rate': 0.3}},
+    'latents': {'patch': 8, 'channels': 16, 'fit_images': 256},
+    'model': {'width': 32, 'depth': 2, 'heads': 2},
+    'pretrain': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
+    'tune': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
+    'classify': {'t': (50, 150), 'draws': 1, 'batch': 32},
+    'eval': {'bootstrap': 200},
+    'log_every': 5,
+}
+
+PAPER = {
+    'data': {'image_size': 256, 'simulated': {'valid': 178, 'test': 179}},
+    'latents': {'kind': 'haar', 'patch': 8},
+    'model': {'width': 768, 'depth': 12, 'heads': 12, 'patch': 2, 'dtype': 'bfloat16',
+              'unroll': False},
+    'pretrain': {'steps': 64500, 'batch': 16, 'learning_rate': 1e-4, 'warmup_steps': 0,
+                 'decay': 'constant', 'ema_decay': 0.9999, 'checkpoint_every': 5000},
+    'tune': {'steps': 8900, 'batch': 16, 'learning_rate': 1e-4, 'warmup_steps': 0,
+             'decay': 'constant', 'ema_decay': 0.9999, 'checkpoint_every': 890, 'balanced': False, 't_range': (0, 1000),
+             'paired_weight': 0.0},
+    'optim': {'b2': 0.999, 'weight_decay': 0.0},
+    'classify': {'t': (50, 100, 150, 200, 230, 300, 400, 450, 500), 'draws': 56},
+}
+
+
+def get_config(preset: str = ''):
+    """`quick` (default), `smoke` or `paper`."""
+    return config.preset(preset, {'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER})

@@ -1,0 +1,162 @@
+"""The base config: every key, its unit and its reason. Experiments override; code has no defaults.
+
+A row of the results is a *recipe*: the base config with the recipe's few keys replaced (`recipe`).
+"""
+
+from ml_collections import ConfigDict
+
+from repdiff.errors import UserError
+
+
+def base() -> ConfigDict:
+    """The base config at the `quick` sizes: 64-pixel simulated CT on a 2-core CPU."""
+    config = ConfigDict()
+    config.name = 'hematoma'  # names the dataset and the report
+    config.seed = 0  # of data, splits, pre-training, tuning and scoring noise
+    config.cache = '~/.cache/repdiff'  # prepared datasets, shared by workdirs
+
+    config.data = ConfigDict(dict(
+        source='simulated',  # 'simulated', a directory (pictures + CSV, or prepared), 'tfds:NAME'
+        labels='',  # CSV of labels; '' is labels.csv in the source
+        label='auto',  # label column or rule; auto: first of label, class, hematoma, hemorrhage
+        image_size=64,  # pixels; 256 in the paper
+        channels=1,  # image channels: 1 grey, 3 colour or three windows
+        window=(40.0, 80.0),  # centre, width in HU where the source names none
+        split_column='',  # CSV column that names the split; '' splits by patient
+        pretrain_facilities=(),  # with downstream_facilities: split by facility
+        downstream_facilities=(),
+        fractions=dict(pretrain=0.5, train=0.25, valid=0.1, test=0.15),  # of patients, by hash
+        flip=True,  # random left-right flips in training; the head is nearly symmetric
+        simulated=dict(
+            pretrain=10313,  # slices of facilities 2-12, labels unused: the paper's number
+            train=1424,  # slices of facility 1: the paper's number
+            valid=400,  # 178 in the paper; simulated slices cost nothing and intervals matter
+            test=1000,  # 179 in the paper
+            positive_rate=0.16,  # share of slices with a hematoma
+            contrast=1.0,  # scale of the hematoma's HU contrast
+            lesion_size=1.0,  # scale of the hematoma's diameter
+            facility_shift=1.0,  # 0: all facilities image alike
+        ),
+    ))
+    config.latents = ConfigDict(dict(
+        kind='pca',  # 'pca' (patch components) or 'haar' (invertible)
+        patch=16,  # pixels of a side that make one latent position
+        channels=64,  # components kept by pca; haar keeps all
+        whiten=0.0,  # 0 natural spectrum .. 1 every component of unit variance
+        fit_images=4096,  # pre-training images the basis is fitted on
+    ))
+    config.diffusion = ConfigDict(dict(
+        steps=1000,  # T, linear β schedule (arXiv 2505.06890)
+    ))
+    config.model = ConfigDict(dict(
+        width=128,  # D of denoiser and joint encoder; 768 in the paper
+        depth=4,  # L blocks of each; 12 in the paper
+        heads=2,  # attention heads; 12 in the paper
+        patch=1,  # latent positions of a side in one token; 2 in the paper
+        dtype='float32',  # compute dtype; parameters and losses are always float32
+        unroll=True,  # repeat blocks in the program (faster on CPU) or compile one block
+        remat=False,  # recompute activations in the backward pass to save memory
+    ))
+    config.encoder = ConfigDict(dict(
+        kind='joint',  # the ViT trained together with the denoiser on z0, as in the paper
+        layer_scale=0.1,  # LayerScale's start; DINOv2's 1e-5 wakes too slowly in short runs
+        registers=0,  # register tokens of the ViT
+    ))
+    config.representation = ConfigDict(dict(
+        kind='pooled',  # 'tokens' (the paper) or 'pooled' (one vector through adaLN)
+        drop_rate=0.1,  # probability that the whole r is replaced by a learned null; 0: the paper
+    ))
+    config.pretrain = ConfigDict(dict(
+        condition='representation',  # or 'none': unconditional
+        steps=2500,  # 0 skips pre-training: tuning starts from random weights
+        batch=64,  # images
+        learning_rate=1e-3,
+        warmup_steps=100,
+        decay='cosine',  # 'cosine' to 0 or 'constant'
+        ema_decay=0.99,  # with warm-up; remembers 100 steps
+        checkpoint_every=500,  # steps; losses on validation images are taken then, too
+    ))
+    config.tune = ConfigDict(dict(
+        switch='null',  # 'null' keeps the function with r dropped; 'paper' drops r at once
+        label_start='class_means',  # or 'null' or 'random': where label embeddings start
+        steps=1000,
+        batch=64,
+        learning_rate=7e-4,
+        warmup_steps=50,
+        decay='cosine',
+        ema_decay=0.99,
+        checkpoint_every=200,  # steps; the checkpoint with the best validation AUROC is used
+        balanced=True,  # each class equally often; 16 % of slices are positive
+        t_range=(0, 400),  # steps trained on, half open: where classes differ
+        paired_weight=0.01,  # our paired term, not in the paper; 0 is off
+        paired_scale=2.0,  # per unit of squared error summed over z0
+    ))
+    config.optim = ConfigDict(dict(
+        b1=0.9,
+        b2=0.99,  # short runs: the second moment must follow within 100 steps
+        weight_decay=0.01,  # on kernels only
+        clip_norm=1.0,  # global norm of the gradient
+        accumulate=1,  # parts a batch is cut into to save memory
+    ))
+    config.classify = ConfigDict(dict(
+        t=(10, 25, 50, 100, 150, 200, 300),  # steps scored; the rule over them is chosen on valid
+        draws=2,  # noise draws a step
+        select_draws=1,  # the same, when choosing the tuning checkpoint
+        chunk=1,  # draws computed at once; more use more memory
+        batch=100,  # images a call
+    ))
+    config.eval = ConfigDict(dict(
+        bootstrap=2000,  # resamples of patients for the 95 % intervals
+    ))
+    config.mesh = ConfigDict(dict(
+        cpu_devices=1,  # devices a CPU is cut into; each computes on its own thread
+        data=-1,  # -1: all devices that fsdp and tensor leave
+        fsdp=1,
+        tensor=1,
+    ))
+    config.log_every = 50  # steps
+    config.keep_checkpoints = 1  # newest kept beside the best
+
+    # The trained rows of the results, in order: what each changes in this config.
+    config.recipes = ConfigDict(dict(
+        rc_ldt=dict(),
+        rc_ldt_paper=dict(
+            representation=dict(kind='tokens', drop_rate=0.0),
+            tune=dict(switch='paper', label_start='random', paired_weight=0.0),
+        ),
+        unconditional_ldt=dict(
+            pretrain=dict(condition='none'),
+            tune=dict(label_start='null'),
+        ),
+        ldt_from_scratch=dict(
+            pretrain=dict(condition='none', steps=0),
+            tune=dict(label_start='random'),
+        ),
+    ))
+    return config.lock()
+
+
+def recipe(config: ConfigDict, row: str) -> ConfigDict:
+    """The config that trains `row`: the base with that recipe's keys replaced.
+
+    Raises UserError when the recipe names a key that the base config does not have.
+    """
+    result = config.copy_and_resolve_references()
+    try:
+        result.update(config.recipes[row].to_dict())
+    except (KeyError, TypeError) as error:
+        raise UserError(f'config.recipes.{row}: {error}; use keys of the base config.') from None
+    return result.lock()
+
+
+def preset(name: str, presets: dict[str, dict]) -> ConfigDict:
+    """The base config with the overrides of one preset; '' is the first preset.
+
+    Raises UserError on an unknown preset, naming those there are.
+    """
+    name = name or next(iter(presets))
+    if name not in presets:
+        raise UserError(f'config: no preset {name!r}; choose one of {", ".join(presets)}.')
+    config = base()
+    config.update(presets[name])
+    return config

@@ -1,0 +1,234 @@
+"""The recipe in order: data, pre-train, tune, classify, report. What the workdir has is not redone."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from repdiff import config as configs
+from repdiff import exhibits, phases, report, results, sharding
+from repdiff.data import pipeline, records, sources
+from repdiff.diffusion import schedule as schedules
+from repdiff.errors import UserError
+from repdiff.eval import floors, intervals
+from repdiff.eval.answers import Answers, write_predictions
+from repdiff.files import write_json
+from repdiff.latents import frontend
+from repdiff.train import train
+
+FIGURE_T = (50, 100, 200, 300, 400, 600, 800)  # steps of the z0' figure
+SAMPLES = 8  # slices of a class in the sample figure
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Runs or resumes the whole experiment in `workdir`.
+
+    Raises UserError on a workdir of another config and on anything wrong with the input.
+    """
+    claim(workdir, config)
+    mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
+    dataset = records.open(sources.ensure_prepared(settings(config), config.cache))
+    card = _Card(workdir, config, dataset)
+    splits = {name: pipeline.examples(dataset.split(name)) for name in dataset.info['splits']}
+    basis = fit_frontend(config, splits['pretrain'])
+    z_shape = jax.eval_shape(basis.encode, splits['pretrain'][0]['image'][None]).shape[1:]
+    setting = phases.Setting(
+        mesh, splits, tuple(dataset.info['classes']), basis, z_shape, jax.random.key(config.seed)
+    )
+    exhibits.write_npz(
+        workdir / 'report' / 'samples.npz',
+        **exhibits.samples(
+            dataset.split('train'), 'train', dataset.info['markers'], len(setting.classes), SAMPLES
+        ),
+    )
+    z0_figures = {}
+    for row in config.recipes:
+        z0_figures |= _row(configs.recipe(config, row), row, setting, dataset, workdir, card)
+    z0_figures |= {'image': _figure_image(dataset), 't': np.array(FIGURE_T)}
+    exhibits.write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
+    _write_results(config, dataset, workdir, card)
+    report.write(workdir)
+    print(f'report: {workdir / "report" / "index.html"}')
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Makes `workdir` this config's, or checks that it is. Raises UserError if it is another's."""
+    path, wanted = workdir / 'config.json', json.loads(config.to_json())
+    if not path.exists():
+        write_json(path, wanted)
+        return
+    key = _difference(json.loads(path.read_text()), wanted)
+    if key is not None:
+        raise UserError(
+            f'{path}: the workdir belongs to a run with another value of {key}; choose another '
+            '--workdir, or repeat the command that began it to resume.'
+        )
+
+
+def _difference(old, new, prefix: str = 'config') -> str | None:
+    """The first key in which two JSON values differ, or None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old | new:
+            if key not in old or key not in new:
+                return f'{prefix}.{key}'
+            found = _difference(old[key], new[key], f'{prefix}.{key}')
+            if found:
+                return found
+        return None
+    return None if old == new else prefix
+
+
+def fit_frontend(config: ConfigDict, split) -> frontend.PatchBasis:
+    """The front end of `config.latents`, fitted on evenly spaced images of the pre-training split."""
+    latents = config.latents
+    chosen = np.linspace(0, len(split) - 1, min(latents.fit_images, len(split))).astype(int)
+    images = np.stack([split[int(index)]['image'] for index in chosen])
+    if latents.kind == 'pca':
+        return frontend.fit_pca(images, latents.patch, latents.channels, latents.whiten)
+    if latents.kind == 'haar':
+        return frontend.fit_haar(images, latents.patch, latents.whiten)
+    raise UserError(f"config.latents.kind is {latents.kind!r}; choose 'pca' or 'haar'.")
+
+
+def _row(
+    config: ConfigDict, row: str, setting: phases.Setting, dataset, workdir: Path, card: '_Card'
+) -> dict[str, np.ndarray]:
+    """Pre-trains, tunes and scores one row; returns its z0' images. Finished parts are read back."""
+    pretrained, seconds, figures = None, 0.0, {}
+    if config.pretrain.steps:
+        phase = phases.pretrain_phase(config, row, setting)
+        trained = train(
+            phase, workdir=workdir, mesh=setting.mesh, key=setting.purpose(phase.name)
+        )
+        card.phase(phase.name, trained.seconds, setting.mesh.size)
+        pretrained, seconds = trained.params, trained.seconds
+        z0 = exhibits.z0_over_t(
+            phase.loss_fn, pretrained, setting.frontend, _figure_record(dataset)['image'],
+            np.array(FIGURE_T), setting.purpose('figure'),
+        )
+        figures[row] = z0.get('kept', z0['dropped'])
+        if 'kept' in z0:
+            figures[f'{row}_dropped'] = z0['dropped']
+    phase = phases.tune_phase(config, row, setting, pretrained)
+    tuned = train(phase, workdir=workdir, mesh=setting.mesh, key=setting.purpose(phase.name))
+    card.phase(phase.name, tuned.seconds, setting.mesh.size)
+    if not (workdir / 'scores' / f'{row}.json').exists():
+        facts = {
+            'pretrained': pretrained is not None,
+            'parameters': tuned.parameters,
+            'tune_step': tuned.step,
+            'train_seconds': seconds + tuned.seconds,
+        }
+        _score(config, row, setting, dataset, workdir, phase.loss_fn, tuned.params, facts)
+    facts = json.loads((workdir / 'scores' / f'{row}.json').read_text())
+    card.phase(f'{row}.classify', facts['eval_seconds'], setting.mesh.size)
+    return figures
+
+
+def _score(
+    config: ConfigDict, row: str, setting: phases.Setting, dataset, workdir: Path, objective,
+    params: dict, facts: dict,
+) -> None:
+    """Writes scores/ROW.npz, then scores/ROW.json, whose presence says that the row is scored."""
+    began, t = time.monotonic(), phases.draw_steps(config, config.classify.draws)
+    arrays = {'t': t}
+    for split in ('valid', 'test'):
+        arrays[f'{split}_errors'] = phases.score_split(
+            config, objective, params, setting, split, t, what=f'{row}.classify {split}'
+        )
+        found = [dataset.split(split)[i] for i in range(len(dataset.split(split)))]
+        arrays[f'{split}_labels'] = np.array([record['label'] for record in found])
+        arrays[f'{split}_ids'] = np.array([record['id'] for record in found])
+        arrays[f'{split}_patients'] = np.array([record['patient'] for record in found])
+    exhibits.write_npz(workdir / 'scores' / f'{row}.npz', **arrays)
+    facts = facts | {'eval_seconds': time.monotonic() - began}
+    write_json(workdir / 'scores' / f'{row}.json', facts)
+
+
+def _figure_record(dataset) -> dict:
+    """The test slice of the z0' figure: the first of class 1."""
+    split = dataset.split('test')
+    return next(
+        record for record in (split[i] for i in range(len(split))) if record['label'] == 1
+    )
+
+
+def _figure_image(dataset) -> np.ndarray:
+    return _figure_record(dataset)['image'][..., 0]
+
+
+def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card') -> None:
+    """predictions.csv, results.json and card.json from the scores on disk and the floors."""
+    schedule = schedules.linear(config.diffusion.steps)
+    rows = [results.answer(row, workdir, schedule, config.seed) for row in config.recipes]
+    arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
+    rows += floors.floors(*arrays, classes=len(dataset.info['classes']))
+    write_predictions(workdir / 'predictions.csv', rows)
+    bootstrap = {'resamples': config.eval.bootstrap, 'seed': config.seed}
+    info = dataset.info
+    write_json(workdir / 'results.json', {
+        'dataset': {
+            name: info[name] for name in ('name', 'simulated', 'classes', 'splits')
+        },
+        'models': [intervals.entry(row, **bootstrap) for row in rows],
+        'comparisons': [
+            intervals.compare(rows[0], other, **bootstrap) for other in rows[1:]
+        ],
+    })
+    card.rules(rows)
+
+
+class _Card:
+    """card.json: code version, data fingerprint, seeds, devices, seconds a phase, chosen rules."""
+
+    def __init__(self, workdir: Path, config: ConfigDict, dataset):
+        self._path = workdir / 'card.json'
+        if self._path.exists():
+            self._card = json.loads(self._path.read_text())
+            return
+        self._card = {
+            'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+            'code': code_version(),
+            'data_fingerprint': dataset.info['fingerprint'],
+            'seed': config.seed,
+            'python': platform.python_version(),
+            'packages': {
+                name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax')
+            },
+            'devices': [device.device_kind for device in jax.devices()],
+            'phases': {},
+            'rules': {},
+        }
+        write_json(self._path, self._card)
+
+    def phase(self, name: str, seconds: float, devices: int) -> None:
+        self._card['phases'][name] = {
+            'wall_seconds': round(seconds, 2), 'device_seconds': round(seconds * devices, 2)
+        }
+        write_json(self._path, self._card)
+
+    def rules(self, rows: list[Answers]) -> None:
+        self._card['rules'] = {row.name: row.facts['rule'] for row in rows}
+        write_json(self._path, self._card)
+
+
+def code_version() -> str:
+    """The package's version, with the git commit where the code runs from a checkout."""
+    version = importlib.metadata.version('repdiff')
+    found = subprocess.run(
+        ['git', 'describe', '--always', '--dirty'], cwd=Path(__file__).parent,
+        capture_output=True, text=True, check=False,
+    )
+    return f'{version}+{found.stdout.strip()}' if found.returncode == 0 else version
+
+
+def settings(config: ConfigDict) -> sources.DataSettings:
+    """`config.data` as the data room takes it."""
+    raise UserError('not wired')

@@ -1,0 +1,46 @@
+"""What a run writes down while it works: metrics.jsonl and TensorBoard events."""
+
+import json
+import math
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from repdiff.files import write_atomic
+
+
+class Logbook:
+    """The scalars of one phase. Opening it at a step forgets lines of that phase after that step.
+
+    So a run that was killed and resumed has each step once, as an uninterrupted one.
+    """
+
+    def __init__(self, workdir: Path, phase: str, step: int):
+        self._path, self._phase = Path(workdir) / 'metrics.jsonl', phase
+        kept = [line for line in read(workdir) if line['phase'] != phase or line['step'] <= step]
+        write_atomic(self._path, ''.join(json.dumps(line) + '\n' for line in kept))
+        self._events = SummaryWriter(
+            str(Path(workdir) / 'tensorboard' / phase), purge_step=step + 1
+        )
+
+    def write(self, step: int, **scalars: float) -> None:
+        """Adds one line {"phase", "step", ...}; a scalar that is not finite is written as null."""
+        finite = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
+        with open(self._path, 'a') as file:
+            file.write(json.dumps({'phase': self._phase, 'step': step} | finite) + '\n')
+        for name, value in scalars.items():
+            self._events.add_scalar(name, float(value), step)
+
+    def close(self) -> None:
+        self._events.close()
+
+
+def read(workdir: Path) -> list[dict]:
+    """All lines of metrics.jsonl; a last line torn by a kill is left out."""
+    path, lines = Path(workdir) / 'metrics.jsonl', []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines

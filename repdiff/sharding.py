@@ -1,0 +1,91 @@
+"""The device mesh, and where parameters and batches lie on it."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from repdiff.errors import UserError
+from repdiff.optim import match
+
+AXES = ('data', 'fsdp', 'tensor')
+BATCH = PartitionSpec(('data', 'fsdp'))
+
+# Ordered (regex, spec), first match wins. Kernels inside `blocks` have a leading block axis.
+PARTITION_RULES = (
+    (r'blocks/(adaln|mix|attn/qkv|mlp/fc1|mlp/w12)/kernel$', PartitionSpec(None, 'fsdp', 'tensor')),
+    (r'blocks/(attn/proj|mlp/fc2|mlp/w3)/kernel$', PartitionSpec(None, 'tensor', 'fsdp')),
+    (r'(^|/)(t_embed/fc1|final/adaln|r_embed|decode/linear)/kernel$',
+     PartitionSpec('fsdp', 'tensor')),
+    (r'(^|/)(t_embed/fc2|final/linear)/kernel$', PartitionSpec('tensor', 'fsdp')),
+    (r'(^|/)patch_embed/kernel$', PartitionSpec(None, None, None, 'fsdp')),
+    (r'(^|/)(pos_embed|label_embed/embedding)$', PartitionSpec(None, 'fsdp')),
+    (r'(^|/)(bias|scale|ls1|ls2|cls_token|mask_token|register_tokens|null)$', PartitionSpec()),
+)
+
+
+def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
+    """A mesh over all devices; one of the sizes may be −1 and takes what is left.
+
+    Raises UserError when the sizes do not multiply to the number of devices.
+    """
+    sizes, count = [data, fsdp, tensor], jax.device_count()
+    if sizes.count(-1) > 1:
+        raise UserError('mesh: only one of data, fsdp and tensor may be -1; give the others sizes.')
+    known = int(np.prod([size for size in sizes if size != -1]))
+    if -1 in sizes and count % known == 0:
+        sizes[sizes.index(-1)] = count // known
+    if int(np.prod(sizes)) != count:
+        raise UserError(
+            f'mesh: data×fsdp×tensor = {data}×{fsdp}×{tensor} does not fit {count} devices; '
+            'set config.mesh so that the product is the number of devices.'
+        )
+    return Mesh(np.asarray(jax.devices()).reshape(sizes), AXES)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis is split over data × fsdp."""
+    return NamedSharding(mesh, BATCH)
+
+
+def param_shardings(params, mesh: Mesh):
+    """NamedShardings for a tree of parameters by PARTITION_RULES; axes that do not divide stay whole."""
+
+    def fit(spec: PartitionSpec, array) -> NamedSharding:
+        axes = tuple(
+            axis if axis and array.shape[i] % mesh.shape[axis] == 0 else None
+            for i, axis in enumerate(spec)
+        )
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    specs = match(PARTITION_RULES, params)
+    return jax.tree.map(
+        fit, specs, params, is_leaf=lambda node: isinstance(node, PartitionSpec)
+    )
+
+
+def state_shardings(state, mesh: Mesh):
+    """Shardings of a TrainState: optimizer moments and the EMA lie where their parameters lie."""
+    params = param_shardings(state.params, mesh)
+    whole = replicated(mesh)
+    structure = jax.tree.structure(state.params)
+
+    def place(node):
+        if jax.tree.structure(node) == structure:
+            return params
+        return jax.tree.map(lambda _: whole, node)
+
+    opt_state = jax.tree.map(
+        place, state.opt_state, is_leaf=lambda node: jax.tree.structure(node) == structure
+    )
+    return state.replace(step=whole, params=params, ema=params, opt_state=opt_state)
+
+
+def to_devices(batch, mesh: Mesh):
+    """This host's part of a batch (leaves (B/hosts, ...)) as global arrays split over the mesh."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
