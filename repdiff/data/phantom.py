@@ -1,7 +1,8 @@
 """Simulated brain CT: the embedded data set, so that the method runs and is taught offline.
 
 A slice is a function of (settings, split, index) alone: any process can draw any of them. People
-are drawn in three dimensions (`phantom_anatomy`), so that the slices of one person agree; findings
+are drawn in three dimensions (`phantom_head`, `phantom_skull`,
+`phantom_brain`), so that the slices of one person agree; findings
 are added (`phantom_hematoma`, `phantom_confounders`), and the facility's scanner shows the result
 (`phantom_physics`). The setting is the paper's: facilities 02-12 unlabelled, facility 01 labelled
 (arXiv 2505.06890, experiments).
@@ -15,10 +16,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from repdiff.data.phantom_anatomy import Brain, Head, draw_head, outline, paint_head, section
+from repdiff.data.phantom_brain import Brain, paint_brain
 from repdiff.data.phantom_canvas import empty_canvas
-from repdiff.data.phantom_confounders import draw_confounders, paint_confounders, paint_scalp
+from repdiff.data.phantom_confounders import draw_confounders, paint_confounders
 from repdiff.data.phantom_facilities import FACILITIES, Facility, facility
+from repdiff.data.phantom_head import Head, draw_head
 from repdiff.data.phantom_hematoma import (
     MARKERS,
     Hematoma,
@@ -28,6 +30,7 @@ from repdiff.data.phantom_hematoma import (
     paint_hematoma,
 )
 from repdiff.data.phantom_physics import scan
+from repdiff.data.phantom_skull import paint_skull
 from repdiff.data.slices import Slice
 from repdiff.errors import UserError
 
@@ -213,12 +216,10 @@ def _render(settings: Settings, split: str, index: int,
     centre = (-4 + 5 * pose[1], 4 * pose[2])
     canvas = empty_canvas(size * factor, place.field_of_view, centre, turn)
     _paint_rest(canvas.hu, place)
-    brain = paint_head(canvas, head, plan.height,
-                       None if lesion is None else mass_effect(lesion, head, plan.height))
-    thick = head.skull + head.scalp
-    paint_scalp(found, canvas, head, outline(head, canvas.x, canvas.y),
-                section(plan.height, thick) * (1 + thick / head.radius))
-    paint_confounders(found, head, brain, plan.height)
+    to_cavity = paint_skull(canvas, head, plan.height, found.scalp)
+    push = None if lesion is None else mass_effect(lesion, head, plan.height)
+    brain = paint_brain(canvas, head, plan.height, to_cavity, push)
+    paint_confounders(found, brain, plan.height)
     mask = np.zeros((size, size), np.uint8)
     if lesion is not None:
         paint_edema(lesion, head, brain, plan.height)

@@ -1,6 +1,7 @@
 """The drawing surface of the simulated CT: distances in millimetres, partial volume at edges."""
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +87,13 @@ def smooth_field(knots: np.ndarray, size: int, box: tuple[slice, slice]) -> np.n
     weights = _spline(size, len(knots))
     # The mean of the squared sums of cubic B-spline weights is 151/315 along each axis.
     return (weights[box[0]] @ knots @ weights[box[1]].T) * np.float32(315 / 151)
+
+
+def direction(canvas: Canvas, angle: float, half: float) -> np.ndarray:
+    """(H, W) bump around the head: 1 at `angle` (radians from the back), 0 beyond `half` of it."""
+    turn = np.arctan2(canvas.x, canvas.y) - angle
+    turn = np.mod(turn + math.pi, 2 * math.pi) - math.pi
+    return np.sqrt(np.clip(1 - (turn / half) ** 2, 0, 1))
 
 
 def ellipse(x: np.ndarray, y: np.ndarray, a: float, b: float) -> np.ndarray:

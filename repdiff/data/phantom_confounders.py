@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repdiff.data.phantom_anatomy import Brain, Head
-from repdiff.data.phantom_canvas import Canvas, ellipse, ellipse_3d
+from repdiff.data.phantom_brain import Brain
+from repdiff.data.phantom_canvas import direction, ellipse, ellipse_3d
 
 
 @dataclass(frozen=True)
@@ -55,26 +55,7 @@ def draw_confounders(rng: np.random.Generator) -> Confounders:
         scalp=scalp, infarct=infarct, rim=rim)
 
 
-def _between(canvas: Canvas, angle: float, half: float) -> np.ndarray:
-    """(H, W) bump, 1 in the direction `angle` and 0 beyond `half` radians of it."""
-    turn = np.arctan2(canvas.x, canvas.y) - angle
-    turn = np.mod(turn + math.pi, 2 * math.pi) - math.pi
-    return np.sqrt(np.clip(1 - (turn / half) ** 2, 0, 1))
-
-
-def paint_scalp(found: Confounders, canvas: Canvas, head: Head, rho: np.ndarray,
-                skin: float) -> None:
-    """A scalp swelling outside the skull; rho: `outline`; skin: its value at the skin."""
-    if found.scalp is None:
-        return
-    angle, half, thick = found.scalp
-    bump = _between(canvas, angle, half)
-    distance = (rho - skin) * head.radius
-    canvas.paint(canvas.cover(np.maximum(distance - thick * bump, -distance - head.scalp)) * (
-        bump > 0), 58.0)
-
-
-def paint_confounders(found: Confounders, head: Head, brain: Brain, height: float) -> None:
+def paint_confounders(found: Confounders, brain: Brain, height: float) -> None:
     """Draws the findings that the slice at `height` meets, inside the cavity."""
     if found.infarct is not None:
         x, y, z, radius = found.infarct
@@ -98,7 +79,7 @@ def paint_confounders(found: Confounders, head: Head, brain: Brain, height: floa
         part.paint(part.cover(shape, 1.0) * brain.cavity, found.sinus)
     if found.rim is not None:
         angle, half, thick, hu = found.rim
-        fade = np.clip(1 - brain.depth / (thick * _between(part, angle, half) + 1e-3), 0, 1)
+        fade = np.clip(1 - brain.depth / (thick * direction(part, angle, half) + 1e-3), 0, 1)
         part.paint(0.9 * fade * brain.cavity, hu)
 
 

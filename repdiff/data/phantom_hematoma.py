@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repdiff.data.phantom_anatomy import Brain, Head, Push, outline, section
+from repdiff.data.phantom_brain import Brain, Push
 from repdiff.data.phantom_canvas import Canvas, ellipse
+from repdiff.data.phantom_head import Head, outline, section
 
 MARKERS = ('hypodensities', 'margin_irregularity', 'blend_sign', 'fluid_level')
 KINDS = ('intraparenchymal', 'epidural', 'subdural', 'intraventricular')
@@ -62,8 +63,8 @@ def draw_hematoma(rng: np.random.Generator, height: float, half_height: float, c
     }[kind]
     waves = [(k, rng.uniform(0.0, 0.08), rng.uniform(0, 2 * math.pi)) for k in (2, 3)]
     if markers[1]:
-        waves += [(k, rng.uniform(0.10, 0.26), rng.uniform(0, 2 * math.pi))
-                  for k in rng.choice(np.arange(4, 10), 3, replace=False).tolist()]
+        waves += [(k, rng.uniform(0.5, 1.3) / (k + 1), rng.uniform(0, 2 * math.pi))
+                  for k in rng.choice(np.arange(3, 10), 4, replace=False).tolist()]
     islands = [(rng.uniform(-0.5, 0.5), rng.uniform(-0.4, 0.4), rng.uniform(0.25, 0.42))
                for _ in range(rng.integers(1, 4))]
     return Hematoma(

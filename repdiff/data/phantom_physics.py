@@ -21,7 +21,7 @@ def scan(hu: np.ndarray, size: int, place: Facility, base: float,
     glow = _blur(bone, 8 / mm)
     head = np.clip((image + 300) / 250, 0, 1)
     # Beam hardening is corrected for water: beside thick bone some brightening is left over.
-    image += place.offset + place.cupping * (2.2 * glow - 0.45) * head * (1 - bone)
+    image += place.offset + place.cupping * (2.2 * glow - 0.3) * head * (1 - bone)
     image += _streaks(bone, mm, place.cupping, base, rng) * head
     image += _noise(size, mm, place, rng) * (0.7 + 0.9 * glow + 0.35 * base)
     return np.clip(image, -1024, 3071)
