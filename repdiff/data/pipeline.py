@@ -1,0 +1,138 @@
+"""Batches of records for training and scoring: seeded, sharded by host, resumable to the example.
+
+Everything an example goes through depends on (seed, global position) alone, so an iterator's whole
+state is one position, and the global order is the same for any number of hosts.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+
+# A split whose decoded images fit in this many bytes is decoded once and kept.
+IN_MEMORY_BYTES = 1 << 30
+
+
+class Source(Protocol):
+    """Random access to records: dict with image (H, W, C) uint8, label int32 and id str."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+def id_words(name: str) -> np.ndarray:
+    """(2,) uint32 from the first 8 bytes of sha256 of an id, for `fold_in`."""
+    return np.frombuffer(hashlib.sha256(name.encode()).digest()[:8], '<u4')
+
+
+def _example(record: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {'image': record['image'], 'label': np.int32(record['label']),
+            'id': id_words(record['id'])}
+
+
+class InMemory:
+    """A source decoded once: examples of dict(image (H, W, C), label (), id (2,) uint32)."""
+
+    def __init__(self, source: Source):
+        examples = [_example(source[index]) for index in range(len(source))]
+        self.columns = {key: np.stack([example[key] for example in examples])
+                        for key in ('image', 'label', 'id')}
+
+    def __len__(self) -> int:
+        return len(self.columns['label'])
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {key: column[index] for key, column in self.columns.items()}
+
+
+class _OnDisk:
+    """A source decoded at each visit."""
+
+    def __init__(self, source: Source):
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return _example(self.source[index])
+
+
+def examples(source: Source) -> InMemory | _OnDisk:
+    """The source's examples, kept decoded in memory where they fit in IN_MEMORY_BYTES.
+
+    Give the result to `train_iterator` and `eval_batches` to decode a split once for both.
+    """
+    if isinstance(source, InMemory | _OnDisk):
+        return source
+    size = len(source) * source[0]['image'].nbytes if len(source) else 0
+    return InMemory(source) if size <= IN_MEMORY_BYTES else _OnDisk(source)
+
+
+def _flip(example: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    if rng.random() < 0.5:
+        return {**example, 'image': example['image'][:, ::-1]}
+    return example
+
+
+def _labels(source: InMemory | _OnDisk) -> np.ndarray:
+    if isinstance(source, InMemory):
+        return source.columns['label']
+    return np.array([source[index]['label'] for index in range(len(source))])
+
+
+def _balanced(source: InMemory | _OnDisk, seed: int) -> grain.MapDataset:
+    """Every class equally often, each with its own shuffled epochs; unlabelled ones never."""
+    labels = _labels(source)
+    classes = []
+    for label in np.unique(labels[labels >= 0]):
+        members = np.flatnonzero(labels == label)
+        order = grain.MapDataset.source(members).seed(seed + int(label)).shuffle().repeat()
+        classes.append(order.map(lambda index: source[int(index)]))
+    return grain.MapDataset.mix(classes)
+
+
+def train_iterator(source: Source, *, batch: int, seed: int, flip: bool, balanced: bool,
+                   shard_index: int, shard_count: int) -> grain.DatasetIterator:
+    """Endless shuffled batches of this host's share.
+
+    The order is a fresh permutation in each epoch, or, `balanced`, one of each class in turn.
+    Host i of n takes the positions i, i + n, ... of it, so hosts never share an example of an
+    epoch and together see all of them.
+
+    Args:
+      source: records, decoded once and kept in memory where they fit in IN_MEMORY_BYTES.
+      batch: examples of this host in a batch.
+      flip: mirrors each example left to right with probability one half.
+
+    Returns: an iterator of dict(image uint8 (B, H, W, C), label int32 (B,), id uint32 (B, 2));
+      `get_state()` is JSON-serialisable and `set_state(state)` continues exactly.
+    """
+    source = examples(source)
+    if balanced:
+        order = _balanced(source, seed)
+    else:
+        order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    if flip:
+        order = order.random_map(_flip, seed=seed)
+    shard = order[shard_index::shard_count].batch(batch)
+    # Reading from memory is fastest without threads; decoding overlaps with the training step.
+    threads = 0 if isinstance(source, InMemory) else 2
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(shard.to_iter_dataset(options))
+
+
+def eval_batches(source: Source, *, batch: int) -> Iterator[dict[str, np.ndarray]]:
+    """Every example once, in order: image, label, id as in training, and `valid` bool (B,).
+
+    The last batch is filled up with copies of its last example, marked not valid.
+    """
+    source = examples(source)
+    for start in range(0, len(source), batch):
+        indices = np.arange(start, start + batch)
+        rows = [source[int(index)] for index in np.minimum(indices, len(source) - 1)]
+        yield {**{key: np.stack([row[key] for row in rows]) for key in rows[0]},
+               'valid': indices < len(source)}

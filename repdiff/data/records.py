@@ -1,0 +1,242 @@
+"""Prepared data sets on disk: TFDS ArrayRecord splits beside a `prepare.json`, without TensorFlow.
+
+A data set is a directory that TFDS itself reads (`tfds.builder_from_directory`). It is written under
+a temporary name beside its place and renamed when whole, so there is never half a data set.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+import tensorflow_datasets as tfds
+
+from repdiff.data.slices import SPLITS
+from repdiff.errors import UserError
+from repdiff.files import write_json
+from repdiff.progress import Progress
+
+PREPARE = 'prepare.json'
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """(H, W), (H, W, 1), (H, W, 2) or (H, W, 3) uint8 -> PNG bytes, without loss."""
+    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]                                     # (H, W)
+    elif pixels.ndim == 3 and pixels.shape[-1] == 2:
+        pixels = np.concatenate([pixels, np.zeros_like(pixels[..., :1])], -1)  # (H, W, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, 'PNG', compress_level=3)
+    return buffer.getvalue()
+
+
+def decode_png(content: bytes, channels: int) -> np.ndarray:
+    """PNG bytes -> (H, W, channels) uint8; the inverse of `encode_png`."""
+    with Image.open(io.BytesIO(content)) as image:
+        pixels = np.asarray(image, np.uint8)
+    return pixels.reshape(*pixels.shape[:2], -1)[..., :channels]    # (H, W, C)
+
+
+class _Builder(tfds.core.GeneratorBasedBuilder):
+    """Writes splits of records that are already in hand; images are PNG bytes."""
+
+    name = 'records'
+    VERSION = tfds.core.Version('1.0.0')
+
+    def __init__(self, records: Mapping[str, Iterable[dict]], info: Mapping[str, Any], root: Path):
+        self._records, self._about = records, info
+        self.counts: dict[str, dict] = {}
+        super().__init__(data_dir=str(root), file_format='array_record')
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size, channels = self._about['image_size'], self._about['channels']
+        features = {
+            # A PNG has 1 or 3 planes; two channels travel in three planes.
+            'image': tfds.features.Image(
+                shape=(size, size, 1 if channels == 1 else 3), encoding_format='png'),
+            'label': tfds.features.ClassLabel(names=self._about['classes']),
+            'id': tfds.features.Text(),
+            'patient': tfds.features.Text(),
+            'facility': tfds.features.Text(),
+        }
+        if self._about['markers']:
+            features['markers'] = tfds.features.Tensor(
+                shape=(len(self._about['markers']),), dtype=np.uint8)
+        if self._about['masks']:
+            features['mask'] = tfds.features.Image(shape=(size, size, 1), encoding_format='png')
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        del dl_manager
+        return {name: self._generate_examples(name) for name in SPLITS if name in self._records}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+        labels = np.zeros(len(self._about['classes']), int)
+        patients: set[str] = set()
+        count = 0
+        for key, record in enumerate(self._records[split]):
+            count += 1
+            patients.add(record['patient'])
+            if record['label'] >= 0:
+                labels[record['label']] += 1
+            yield key, {name: self._stored(name, record) for name in self.info.features}
+        self.counts[split] = {'images': count, 'patients': len(patients),
+                              'positives': int(labels[1:].sum()), 'per_class': labels.tolist()}
+
+    @staticmethod
+    def _stored(name: str, record: dict) -> Any:
+        value = record[name]
+        if name in ('image', 'mask') and not isinstance(value, bytes):
+            return encode_png(value)
+        return np.asarray(value, np.uint8) if name == 'markers' else value
+
+
+def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike,
+          info: Mapping[str, Any]) -> 'Dataset':
+    """Writes a data set, whole or not at all, in the place of any older one.
+
+    Args:
+      records: for each split an iterable, consumed once, of dict(image, label, id, patient,
+        facility, markers, mask); image is uint8 (H, W, C) or its PNG bytes, label -1 is unlabelled.
+      out: the directory to make.
+      info: `name`, `simulated`, `classes`, `markers` (names), `masks` (whether records have
+        them), `image_size`, `channels`, `fingerprint`, `skipped` and anything else for
+        `prepare.json`; the counts of the splits are added.
+
+    Returns: the data set, opened.
+    """
+    out = Path(out)
+    recover(out)
+    partial = out.parent / f'.{out.name}.partial-{socket.gethostname()}-{os.getpid()}'
+    try:
+        partial.mkdir(parents=True)
+        builder = _Builder(records, info, partial)
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_dir=str(partial / 'downloads'))
+        whole = Path(builder.data_dir)
+        write_json(whole / PREPARE, {**info, 'splits': builder.counts})
+        if out.exists():
+            out.rename(_older(out))
+        whole.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(_older(out), ignore_errors=True)
+    return Dataset(out)
+
+
+def _older(out: Path) -> Path:
+    return out.parent / f'.{out.name}.older'
+
+
+def recover(out: Path) -> None:
+    """Cleans up after a writer that was killed: its temporary directory, or a swap half done."""
+    host = socket.gethostname()
+    for partial in out.parent.glob(f'.{out.name}.partial-{host}-*'):
+        if not Path(f'/proc/{partial.name.rpartition("-")[2]}').exists():
+            shutil.rmtree(partial, ignore_errors=True)
+    if _older(out).exists():
+        if out.exists():
+            shutil.rmtree(_older(out), ignore_errors=True)
+        else:
+            _older(out).rename(out)
+
+
+class Dataset:
+    """A prepared data set. `info` is its `prepare.json`.
+
+    Raises: UserError where the directory holds no whole data set.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        try:
+            self.info: dict[str, Any] = json.loads((self.path / PREPARE).read_text())
+            self._builder = tfds.builder_from_directory(str(self.path))
+        except (OSError, ValueError, tfds.core.DatasetNotFoundError) as error:
+            raise UserError(f'{self.path} holds no prepared data set ({type(error).__name__}); '
+                            'make one with python -m repdiff.prepare.') from None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that have images."""
+        return tuple(name for name, counts in self.info['splits'].items() if counts['images'])
+
+    def split(self, name: str) -> 'Split':
+        """Random access to the decoded records of one split."""
+        if name not in self.splits:
+            raise UserError(f'{self.path} has no split {name!r}; it has {", ".join(self.splits)}.')
+        return Split(self._builder, name, self.info)
+
+    def load(self, name: str) -> dict[str, np.ndarray]:
+        """A whole split, stacked: image (n, H, W, C) uint8, label (n,) int32, id, patient, ..."""
+        return self.split(name).load()
+
+
+def open(path: str | os.PathLike) -> Dataset:
+    """Opens a prepared data set; UserError where there is none."""
+    return Dataset(path)
+
+
+class Split:
+    """Random access to one split: dict(image uint8 (H, W, C), label int32, id str, ...)."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, name: str, info: Mapping[str, Any]):
+        self.name, self.info = name, info
+        skip = {key: tfds.decode.SkipDecoding() for key in ('image', 'mask')
+                if key in builder.info.features}
+        self._source = builder.as_data_source(split=name, decoders=skip)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.stored(index)
+        record['image'] = decode_png(record['image'], self.info['channels'])
+        if record['mask'] is not None:
+            record['mask'] = decode_png(record['mask'], 1)[..., 0]  # (H, W)
+        return record
+
+    def stored(self, index: int) -> dict[str, Any]:
+        """The record with its image and mask still PNG bytes."""
+        record = self._source[index]
+        return {
+            'image': record['image'],
+            'label': np.int32(record['label']),
+            **{key: record[key].decode() for key in ('id', 'patient', 'facility')},
+            'markers': record.get('markers', np.zeros(0, np.uint8)),
+            'mask': record.get('mask'),
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the decoded images of this split take."""
+        return len(self) * self.info['image_size'] ** 2 * self.info['channels']
+
+    def load(self) -> dict[str, np.ndarray]:
+        """Everything stacked; `mask` (n, H, W) only where the data set has masks."""
+        progress = Progress(len(self), f'reading {self.name}', 'images')
+        columns: dict[str, list] = {}
+        for index in range(len(self)):
+            for key, value in self[index].items():
+                if value is not None:
+                    columns.setdefault(key, []).append(value)
+            progress.update()
+        return {key: np.stack(values) if key in ('image', 'mask', 'markers') else np.array(values)
+                for key, values in columns.items()}
+
+
+def pixel_hash(pixels: np.ndarray) -> str | None:
+    """sha256 of an image's content and shape; None where it is constant and tells nothing apart."""
+    if pixels.min() == pixels.max():
+        return None
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()

@@ -1,0 +1,149 @@
+"""The pipeline: exact resumption, fair sampling, disjoint shards, real flips."""
+
+import hashlib
+import json
+import time
+
+import numpy as np
+import pytest
+
+from repdiff.data import pipeline, records
+
+
+class Source:
+    """Image i is filled by a ramp that starts at i; every fifth is of class 1."""
+
+    def __init__(self, count, size=4):
+        self.count, self.size = count, size
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        ramp = np.arange(self.size, dtype=np.uint8) + np.uint8(index)
+        image = np.broadcast_to(ramp[None, :, None], (self.size, self.size, 1))
+        return {'image': image, 'label': np.int32(index % 5 == 0), 'id': str(index)}
+
+
+def numbers(batches, flip=False):
+    return [int(image.min()) for batch in batches for image in batch['image']]
+
+
+def iterate(source, **changes):
+    return pipeline.train_iterator(source, **{
+        'batch': 5, 'seed': 3, 'flip': False, 'balanced': False,
+        'shard_index': 0, 'shard_count': 1, **changes})
+
+
+def take(iterator, count):
+    return [next(iterator) for _ in range(count)]
+
+
+def test_batch_shapes_and_types():
+    batch = next(iterate(Source(20)))
+    assert {key: (value.shape, str(value.dtype)) for key, value in batch.items()} == {
+        'image': ((5, 4, 4, 1), 'uint8'), 'label': ((5,), 'int32'), 'id': ((5, 2), 'uint32')}
+    for image, label, words in zip(batch['image'], batch['label'], batch['id'], strict=True):
+        assert label == (image.min() % 5 == 0)
+        assert words.tobytes() == hashlib.sha256(str(image.min()).encode()).digest()[:8]
+
+
+def test_each_epoch_has_everything_once_in_a_new_order():
+    seen = np.array(numbers(take(iterate(Source(20)), 8))).reshape(2, 20)
+    np.testing.assert_array_equal(np.sort(seen, 1), np.tile(np.arange(20), (2, 1)))
+    assert (seen[0] != seen[1]).any() and (seen[0] != np.arange(20)).any()
+    other = numbers(take(iterate(Source(20), seed=4), 4))
+    assert other != seen[0].tolist()
+
+
+@pytest.mark.parametrize('balanced', [False, True])
+@pytest.mark.parametrize('in_memory', [False, True])
+def test_state_resumes_exactly(balanced, in_memory, monkeypatch):
+    if not in_memory:
+        monkeypatch.setattr(pipeline, 'IN_MEMORY_BYTES', 0)
+    settings = {'balanced': balanced, 'flip': True}
+    whole = take(iterate(Source(23), **settings), 12)
+    first = iterate(Source(23), **settings)
+    take(first, 5)
+    state = json.loads(json.dumps(first.get_state()))
+    second = iterate(Source(23), **settings)
+    next(second)
+    second.set_state(state)
+    for one, other in zip(take(second, 7), whole[5:], strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_memory_and_disk_give_the_same_batches(monkeypatch):
+    memory = take(iterate(Source(23), flip=True), 6)
+    monkeypatch.setattr(pipeline, 'IN_MEMORY_BYTES', 0)
+    for one, other in zip(take(iterate(Source(23), flip=True), 6), memory, strict=True):
+        np.testing.assert_array_equal(one['image'], other['image'])
+
+
+def test_balanced_shows_each_class_equally_often():
+    batches = take(iterate(Source(50), balanced=True, batch=8), 10)
+    labels = np.concatenate([batch['label'] for batch in batches])
+    assert labels.sum() == 40
+    positives = [number for number in numbers(batches) if number % 5 == 0]
+    assert sorted(positives) == sorted(4 * [5 * i for i in range(10)])
+
+
+def test_balanced_never_shows_the_unlabelled():
+    class Partly(Source):
+        def __getitem__(self, index):
+            return {**super().__getitem__(index), 'label': np.int32(index % 3 - 1)}
+
+    batches = take(iterate(Partly(30), balanced=True), 8)
+    assert np.bincount(np.concatenate([batch['label'] for batch in batches])).tolist() == [20, 20]
+
+
+@pytest.mark.parametrize('balanced', [False, True])
+def test_shards_are_disjoint_and_cover_the_one_host_order(balanced):
+    whole = numbers(take(iterate(Source(20), balanced=balanced, batch=10), 4))
+    shards = [numbers(take(iterate(Source(20), balanced=balanced, shard_index=i, shard_count=2), 4))
+              for i in (0, 1)]
+    assert [list(pair) for pair in zip(*shards, strict=True)] == np.reshape(whole, (20, 2)).tolist()
+    if not balanced:
+        assert not set(shards[0][:10]) & set(shards[1][:10])
+
+
+def test_flips_are_real_and_fair():
+    source = Source(100)
+    mirrored = 0
+    for batch in take(iterate(source, flip=True, batch=20), 20):
+        for image in batch['image']:
+            original = source[int(image.min())]['image']
+            mirror = bool(image[0, 0, 0] > image[0, -1, 0])
+            np.testing.assert_array_equal(image, original[:, ::-1] if mirror else original)
+            mirrored += mirror
+    assert abs(mirrored - 200) < 4 * 10  # 4 standard deviations of 400 fair draws
+
+
+def test_an_example_is_not_always_flipped_alike():
+    batches = take(iterate(Source(10), flip=True, batch=10), 8)
+    ways = {}
+    for batch in batches:
+        for image in batch['image']:
+            ways.setdefault(int(image.min()), set()).add(bool(image[0, 0, 0] > image[0, -1, 0]))
+    assert sum(len(way) == 2 for way in ways.values()) >= 8
+
+
+def test_eval_batches_pad_the_last():
+    batches = list(pipeline.eval_batches(Source(7), batch=3))
+    assert numbers(batches) == [0, 1, 2, 3, 4, 5, 6, 6, 6]
+    assert [batch['valid'].tolist() for batch in batches] == [[True] * 3, [True] * 3,
+                                                             [True, False, False]]
+    np.testing.assert_array_equal(batches[2]['id'][0], pipeline.id_words('6'))
+
+
+def test_fast_enough_with_decoding(tmp_path):
+    rng = np.random.default_rng(0)
+    written = [{'image': rng.integers(0, 256, (64, 64, 1), np.uint8), 'label': i % 2, 'id': str(i),
+                'patient': '', 'facility': ''} for i in range(1000)]
+    info = {'classes': ['a', 'b'], 'markers': [], 'masks': False, 'image_size': 64, 'channels': 1}
+    split = records.write({'train': written}, tmp_path / 'out', info).split('train')
+    began = time.process_time()
+    take(iterate(split, flip=True, batch=50), 20)
+    # Far under the 3,000 images/s of one quiet core, so that a busy machine passes.
+    assert 1000 / (time.process_time() - began) > 1000
