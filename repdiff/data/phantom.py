@@ -20,10 +20,11 @@ from repdiff.data.phantom_brain import Brain, paint_brain
 from repdiff.data.phantom_canvas import empty_canvas
 from repdiff.data.phantom_confounders import draw_confounders, paint_confounders
 from repdiff.data.phantom_facilities import FACILITIES, Facility, facility
-from repdiff.data.phantom_head import Head, draw_head
+from repdiff.data.phantom_head import draw_head
 from repdiff.data.phantom_hematoma import (
     MARKERS,
     Hematoma,
+    cut,
     draw_hematoma,
     mass_effect,
     paint_edema,
@@ -217,23 +218,25 @@ def _render(settings: Settings, split: str, index: int,
     canvas = empty_canvas(size * factor, place.field_of_view, centre, turn)
     _paint_rest(canvas.hu, place)
     to_cavity = paint_skull(canvas, head, plan.height, found.scalp)
-    push = None if lesion is None else mass_effect(lesion, head, plan.height)
-    brain = paint_brain(canvas, head, plan.height, to_cavity, push)
+    section = None if lesion is None else cut(lesion, plan.height, canvas, to_cavity)
+    brain = paint_brain(canvas, head, plan.height, to_cavity,
+                        None if section is None else mass_effect(section))
     paint_confounders(found, brain, plan.height)
     mask = np.zeros((size, size), np.uint8)
-    if lesion is not None:
-        paint_edema(lesion, head, brain, plan.height)
+    if section is not None:
+        paint_edema(section, brain)
         if bleeding:
-            mask = _bleed(lesion, head, brain, plan.height, canvas.hu.shape, size)
+            mask = _mask(paint_hematoma(section, brain), brain, canvas.hu.shape, size)
+    canvas.crop(brain.box).paint(brain.cavity, brain.canvas.hu)
     base = min(max((22 - plan.height) / 30, 0.0), 1.0)
     return scan(canvas.hu, size, place, base, rng), mask, lesion
 
 
-def _bleed(lesion: Hematoma, head: Head, brain: Brain, height: float, shape: tuple[int, int],
-           size: int) -> np.ndarray:
-    """Paints the hematoma; returns the (S, S) mask of the pixels that it mostly fills."""
+def _mask(blood: np.ndarray, brain: Brain, shape: tuple[int, int], size: int) -> np.ndarray:
+    """(S, S) mask of the pixels that the hematoma mostly fills; blood: its cover of the brain's
+    canvas. The mask of a hematoma smaller than a pixel is the pixel that has most of it."""
     cover = np.zeros(shape, np.float32)
-    cover[brain.box] = paint_hematoma(lesion, head, brain, height)
+    cover[brain.box] = blood
     factor = len(cover) // size
     share = cover.reshape(size, factor, size, factor).mean((1, 3))
     return ((share > 0) & (share >= min(0.5, float(share.max())))).astype(np.uint8)
@@ -250,4 +253,4 @@ def _paint_rest(hu: np.ndarray, place: Facility) -> None:
     shell = np.clip(0.5 - (np.abs(away) - 1.2) / mm, 0, 1) * arc
     foam = np.clip(0.5 - (np.abs(away + 6) - 4.5) / mm, 0, 1) * arc
     hu += foam * (-920 - hu)
-    hu += shell * (110 - hu)
+    hu += shell * (900 - hu)

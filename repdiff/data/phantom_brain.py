@@ -4,7 +4,7 @@ HU follow the usual ranges of unenhanced CT: CSF 0-15, white matter 20-33, grey 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,10 +21,11 @@ DEEP_GREY = (  # x, y, height; semi-axes; HU above white matter
 
 @dataclass(frozen=True)
 class Brain:
-    """What a slice's brain is made of, over the cavity's `canvas`; each cover is (H, W) in 0..1.
+    """A slice's brain before it is put into the skull; each cover is (H, W) in 0..1.
 
-    depth: mm inside the inner table; box: the canvas's place in the whole slice; x, y: the brain's
-    own coordinates (warped, and displaced by a hematoma).
+    canvas: the brain alone, filling its window; box: the window's place in the whole slice; depth:
+    mm inside the inner table; x, y: the brain's own coordinates (warped, and displaced by a
+    hematoma); cavity: the part of each pixel inside the skull.
     """
 
     canvas: Canvas
@@ -64,7 +65,7 @@ def _brain_coordinates(canvas: Canvas, head: Head, box: tuple[slice, slice], siz
 
 def paint_brain(slice_canvas: Canvas, head: Head, height: float, to_cavity: np.ndarray,
                 push: Push | None) -> Brain:
-    """Draws the brain at `height` into the cavity. to_cavity: (H, W) mm from the inner table,
+    """The brain at `height`, drawn on a canvas of its own. to_cavity: (H, W) mm from the inner table,
     inside < 0; push: a hematoma's mass effect."""
     size = len(slice_canvas.hu)
     box = slice_canvas.box(0, 0, section(height) * 1.1 * max(head.half_length, head.half_width))
@@ -89,9 +90,8 @@ def paint_brain(slice_canvas: Canvas, head: Head, height: float, to_cavity: np.n
     csf = np.maximum(np.maximum(csf, _cisterns(brain, head, height)), ventricles)
     brain.paint(csf, CSF)
     _paint_falx(brain, head, height, depth)
-    canvas.paint(cavity, brain.hu)
     solid = cavity * (1 - csf)
-    return Brain(canvas, box, depth, x, y, cavity, cavity * csf, ventricles,
+    return Brain(replace(canvas, hu=brain.hu), box, depth, x, y, cavity, cavity * csf, ventricles,
                  solid * (1 - grey), solid * grey)
 
 

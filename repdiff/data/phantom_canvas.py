@@ -23,11 +23,15 @@ class Canvas:
     turn: tuple[float, float]
     centre: tuple[float, float]
 
+    def pixel(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple:
+        """The pixel (row, column), not rounded, of the head's (x, y) mm."""
+        cos, sin = self.turn
+        return (self.centre[0] + (sin * x + cos * y) / self.mm,
+                self.centre[1] + (cos * x - sin * y) / self.mm)
+
     def box(self, x: float, y: float, radius: float) -> tuple[slice, slice]:
         """The rows and columns within `radius` mm of the head's (x, y); may be empty."""
-        cos, sin = self.turn
-        row = self.centre[0] + (sin * x + cos * y) / self.mm
-        column = self.centre[1] + (cos * x - sin * y) / self.mm
+        row, column = self.pixel(x, y)
         reach = radius / self.mm + 1.5
         return (slice(max(int(row - reach), 0), max(int(row + reach) + 1, 0)),
                 slice(max(int(column - reach), 0), max(int(column + reach) + 1, 0)))

@@ -67,20 +67,20 @@ def paint_confounders(found: Confounders, brain: Brain, height: float) -> None:
     if found.falx and height > 30:
         gap = np.minimum(brain.y + 44, 40 - brain.y) if height < 62 else np.float32(-1)
         line = np.maximum(np.abs(brain.x) - 1.3, gap)
-        part.paint(part.cover(line, 0.5) * brain.cavity, found.falx)
+        part.paint(part.cover(line, 0.5), found.falx)
     if found.tentorium and 6 < height < 24:
         x = np.abs(brain.x)
         edge = np.abs(0.75 * (brain.y - 38) + 0.66 * x * (1 - (height - 6) / 30)) - 1.6
         leaf = np.maximum(edge, np.maximum(x - 44, 10 - x * 0.9))
-        part.paint(part.cover(leaf, 1.2) * brain.cavity, found.tentorium)
+        part.paint(part.cover(leaf, 1.2), found.tentorium)
     if found.sinus:
         back = float(brain.y[brain.cavity > 0.5].max(initial=60.0))
         shape = ellipse(brain.x, brain.y - back + 3.5, 5, 6.5)
-        part.paint(part.cover(shape, 1.0) * brain.cavity, found.sinus)
+        part.paint(part.cover(shape, 1.0), found.sinus)
     if found.rim is not None:
         angle, half, thick, hu = found.rim
         fade = np.clip(1 - brain.depth / (thick * direction(part, angle, half) + 1e-3), 0, 1)
-        part.paint(0.9 * fade * brain.cavity, hu)
+        part.paint(0.9 * fade, hu)
 
 
 def _spot(brain: Brain, at: tuple[float, float], shape, size: tuple[float, ...], hu: float,
@@ -89,4 +89,4 @@ def _spot(brain: Brain, at: tuple[float, float], shape, size: tuple[float, ...],
     part = brain.canvas.crop(box)
     distance = shape(brain.x[box] - at[0], brain.y[box] - at[1], *size)
     if distance is not None:
-        part.paint(part.cover(distance, soft) * brain.cavity[box], hu)
+        part.paint(part.cover(distance, soft), hu)

@@ -7,12 +7,12 @@ import numpy as np
 
 from repdiff.data.phantom_brain import Brain, Push
 from repdiff.data.phantom_canvas import Canvas, ellipse
-from repdiff.data.phantom_head import Head, outline, section
 
 MARKERS = ('hypodensities', 'margin_irregularity', 'blend_sign', 'fluid_level')
 KINDS = ('intraparenchymal', 'epidural', 'subdural', 'intraventricular')
-VENTRICLE_HEIGHTS = (26.0, 56.0)  # where the lateral ventricles are wide enough to fill
+VENTRICLE_HEIGHTS = (23.0, 57.0)  # where the lateral ventricles are wide enough to fill
 BRAIN_HU = 33.0
+SOFT = 0.6  # mm: width of a hematoma's edge
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,31 @@ class Hematoma:
     level: float
     edema: float
 
-    def profile(self, height: float) -> float:
-        """0..1: the share of the semi-axes at `height`; 0 where the slice misses the hematoma."""
-        inside = 1 - ((height - self.height) / self.half_height) ** 2
-        return math.sqrt(inside) if inside > 0 else 0.0
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a slice cuts a hematoma. x, y: mm in the head's frame, of the centre or, outside the
+    brain, of the nearest inner table; profile: 0..1, the share of the semi-axes at this height."""
+
+    lesion: Hematoma
+    x: float
+    y: float
+    profile: float
 
 
 def draw_hematoma(rng: np.random.Generator, height: float, half_height: float, contrast: float,
                   size: float) -> Hematoma:
     """A hematoma centred at `height`. contrast, size: the settings' difficulty, 1 the default."""
-    ventricular = VENTRICLE_HEIGHTS[0] < height < VENTRICLE_HEIGHTS[1]
-    odds = np.array([0.42, 0.17, 0.23, 0.18 * ventricular])
+    low, high = VENTRICLE_HEIGHTS
+    ventricular = low < height - 0.8 * half_height and height + 0.8 * half_height < high
+    odds = np.array([0.42, 0.17, 0.23, 0.55 * ventricular])
     kind = KINDS[rng.choice(4, p=odds / odds.sum())]
     markers = _draw_markers(rng, kind)
-    length = size * math.exp(rng.uniform(math.log(7), math.log(24)))
+    length = size * math.exp(rng.uniform(math.log(8), math.log(24)))
     long, short = {
         'intraparenchymal': (length, length * rng.uniform(0.6, 1.0)),
-        'epidural': (size * rng.uniform(15, 36), size * rng.uniform(6, 17)),
-        'subdural': (size * rng.uniform(28, 80), size * rng.uniform(2.4, 6.0)),
+        'epidural': (size * rng.uniform(15, 36), size * rng.uniform(7, 17)),
+        'subdural': (size * rng.uniform(28, 80), size * rng.uniform(2.8, 6.5)),
         'intraventricular': (26.0, 13.0),
     }[kind]
     waves = [(k, rng.uniform(0.0, 0.08), rng.uniform(0, 2 * math.pi)) for k in (2, 3)]
@@ -85,55 +92,67 @@ def _draw_markers(rng: np.random.Generator, kind: str) -> tuple[int, int, int, i
     return tuple(int(k in chosen) for k in range(4))
 
 
-def _place(lesion: Hematoma, head: Head, height: float) -> tuple[float, float]:
-    """The head's (x, y) of the hematoma's centre; of the nearest inner table if extra-axial."""
-    x, y = math.sin(lesion.angle), math.cos(lesion.angle)
-    if height < 16 and y < 0.25:  # at the base the brain lies behind and to the sides
-        x, y = math.copysign(0.75, x), 0.66
-    edge = 60.0
-    for _ in range(4):
-        edge *= section(height) / float(outline(head, x * edge, y * edge))
-    if lesion.kind == 'intraparenchymal':
-        edge = min(edge * lesion.reach, max(edge - 0.8 * lesion.long - 4, 4.0))
-    return x * edge, y * edge
-
-
-def mass_effect(lesion: Hematoma, head: Head, height: float) -> Push | None:
-    """How the hematoma displaces the brain at `height`; None where it does not."""
-    profile = lesion.profile(height)
-    if lesion.kind == 'intraventricular' or not profile:
+def cut(lesion: Hematoma, height: float, canvas: Canvas, to_cavity: np.ndarray) -> Cut | None:
+    """The slice's cut through `lesion`; None where it misses. to_cavity: (H, W) mm from the inner
+    table, inside < 0."""
+    inside = 1 - ((height - lesion.height) / lesion.half_height) ** 2
+    if inside <= 0:
         return None
-    x, y = _place(lesion, head, height)
+    profile = math.sqrt(inside)
+    steps = np.arange(0.0, 110.0)
+    for angle in (lesion.angle, math.copysign(0.85, math.sin(lesion.angle))):
+        sin, cos = math.sin(angle), math.cos(angle)
+        depth = -_sample(canvas, to_cavity, steps * sin, steps * cos)
+        if (depth > 0).sum() > 20:  # at the base some directions meet bone only
+            break
+    edge = float(steps[depth > 0].max())
+    if lesion.kind == 'intraparenchymal':
+        away = min(edge * lesion.reach, max(edge - 0.8 * lesion.long * profile - 4, 4.0))
+        if depth[round(away)] < 4:
+            away = float(steps[depth.argmax()])
+        edge = away
+    return Cut(lesion, edge * sin, edge * cos, profile)
+
+
+def _sample(canvas: Canvas, values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`values` of the canvas at the head's (x, y), by the nearest pixel; 99 outside."""
+    rows, columns = (np.rint(v).astype(int) for v in canvas.pixel(x, y))
+    there = (rows >= 0) & (rows < len(values)) & (columns >= 0) & (columns < values.shape[1])
+    return np.where(there, values[rows * there, columns * there], 99.0)
+
+
+def mass_effect(section: Cut) -> Push | None:
+    """How the hematoma displaces the brain; None where it does not."""
+    lesion = section.lesion
+    if lesion.kind == 'intraventricular':
+        return None
     shift = {'intraparenchymal': 0.22, 'epidural': 0.4, 'subdural': 0.9}[lesion.kind]
-    return Push(x, y, profile * shift * lesion.short, 34.0 + lesion.short)
+    return Push(section.x, section.y, section.profile * shift * lesion.short, 34 + lesion.short)
 
 
-def paint_edema(lesion: Hematoma, head: Head, brain: Brain, height: float) -> None:
+def paint_edema(section: Cut, brain: Brain) -> None:
     """The dark rim of swollen brain around an intraparenchymal hematoma."""
-    if lesion.kind != 'intraparenchymal' or not lesion.profile(height):
+    lesion = section.lesion
+    if lesion.kind != 'intraparenchymal':
         return
-    x, y = _place(lesion, head, height)
-    part = brain.canvas.near(x, y, lesion.long * 1.4 + 12)
-    distance = ellipse(part.x - x, part.y - y, lesion.long, lesion.short) - lesion.edema
-    part.paint(part.cover(distance, 4) * (part.hu > 15), part.hu - 7)
+    box, distance, *_ = _inside(section, brain)
+    part = brain.canvas.crop(box)
+    part.paint(part.cover(distance - lesion.edema, 4) * (part.hu > 15), part.hu - 7)
 
 
-def paint_hematoma(lesion: Hematoma, head: Head, brain: Brain, height: float) -> np.ndarray:
-    """Paints the hematoma's section at `height`; returns its cover, (H, W) of the brain's canvas."""
-    profile = lesion.profile(height)
-    whole = np.zeros_like(brain.depth)
-    if not profile:
-        return whole
-    x, y = _place(lesion, head, height)
+def paint_hematoma(section: Cut, brain: Brain) -> np.ndarray:
+    """Paints the hematoma's cut; returns its cover, (H, W) of the brain's canvas in 0..1."""
+    lesion = section.lesion
     draw = {'intraparenchymal': _inside, 'epidural': _epidural, 'subdural': _subdural,
             'intraventricular': _ventricular}[lesion.kind]
-    box, cover, along, across, size = draw(lesion, brain, x, y, profile)
+    box, distance, along, across, size = draw(section, brain)
     part = brain.canvas.crop(box)
-    cover = np.minimum(cover, brain.cavity[box])
+    cover = part.cover(distance, SOFT)
     density = BRAIN_HU + _density(lesion, part, cover, along, across, size)
     # The first and last slices cut the hematoma's rounded ends: part of their thickness is brain.
-    part.paint(cover * (0.72 + 0.28 * profile), density)
-    whole[box] = cover
+    part.paint(cover * (0.72 + 0.28 * section.profile), density)
+    whole = np.zeros_like(brain.depth)
+    whole[box] = cover * brain.cavity[box]
     return whole
 
 
@@ -164,6 +183,8 @@ def _density(lesion: Hematoma, part: Canvas, cover: np.ndarray, along: np.ndarra
     return density
 
 
+# The box of the brain's canvas; over it, the signed distance to the cut, mm along and across its
+# axes, and its semi-axes.
 Region = tuple[tuple[slice, slice], np.ndarray, np.ndarray, np.ndarray, tuple[float, float]]
 
 
@@ -172,53 +193,60 @@ def _ripple(lesion: Hematoma, angle: np.ndarray) -> np.ndarray:
     return sum(a * np.cos(k * angle + phase) for k, a, phase in lesion.waves)
 
 
-def _inside(lesion: Hematoma, brain: Brain, x: float, y: float, profile: float) -> Region:
+def _axes(section: Cut) -> tuple[float, float]:
+    return section.lesion.long * section.profile, section.lesion.short * section.profile
+
+
+def _inside(section: Cut, brain: Brain) -> Region:
     """An ellipsoid in the brain."""
-    long, short = lesion.long * profile, lesion.short * profile
-    box = brain.canvas.box(x, y, long * 1.6)
+    lesion, (long, short) = section.lesion, _axes(section)
+    box = brain.canvas.box(section.x, section.y, long * 1.6 + 8)
     part = brain.canvas.crop(box)
     cos, sin = math.cos(lesion.turn), math.sin(lesion.turn)
-    dx, dy = part.x - x, part.y - y
+    dx, dy = part.x - section.x, part.y - section.y
     along, across = cos * dx + sin * dy, cos * dy - sin * dx
     ripple = short * _ripple(lesion, np.arctan2(across, along))
     distance = np.maximum(ellipse(along, across, long, short) - ripple, 1.5 - brain.depth[box])
-    return box, part.cover(distance, 0.8), along, across, (long, short)
+    return box, distance, along, across, (long, short)
 
 
-def _epidural(lesion: Hematoma, brain: Brain, x: float, y: float, profile: float) -> Region:
+def _epidural(section: Cut, brain: Brain) -> Region:
     """A lens between the inner table and the dura."""
-    long, short = lesion.long * profile, lesion.short * profile
-    box = brain.canvas.box(x, y, long * 1.4)
+    long, short = _axes(section)
+    box = brain.canvas.box(section.x, section.y, long * 1.6)
     part = brain.canvas.crop(box)
-    away = math.hypot(x, y)
-    nx, ny = -x / away, -y / away
-    across = nx * (part.x - x) + ny * (part.y - y)
-    along = ny * (part.x - x) - nx * (part.y - y)
-    ripple = 0.6 * short * _ripple(lesion, np.arctan2(across, along))
-    distance = np.maximum(ellipse(along, across, long, short) - ripple, -brain.depth[box])
-    return box, part.cover(distance, 0.5), along, across - 0.4 * short, (long, 0.6 * short)
+    away = math.hypot(section.x, section.y)
+    nx, ny = -section.x / away, -section.y / away
+    across = nx * (part.x - section.x) + ny * (part.y - section.y)
+    along = ny * (part.x - section.x) - nx * (part.y - section.y)
+    ripple = 0.6 * short * _ripple(section.lesion, np.arctan2(across, along))
+    distance = ellipse(along, across, long, short) - ripple
+    return box, distance, along, across - 0.45 * short, (long, 0.55 * short)
 
 
-def _subdural(lesion: Hematoma, brain: Brain, x: float, y: float, profile: float) -> Region:
+def _subdural(section: Cut, brain: Brain) -> Region:
     """A crescent along the inner table."""
-    box = (slice(0, brain.depth.shape[0]), slice(0, brain.depth.shape[1]))
-    canvas = brain.canvas
-    angle = np.arctan2(canvas.x, canvas.y) - math.atan2(x, y)
+    lesion, canvas = section.lesion, brain.canvas
+    angle = np.arctan2(canvas.x, canvas.y) - math.atan2(section.x, section.y)
     angle = np.mod(angle + math.pi, 2 * math.pi) - math.pi
-    radius = math.hypot(x, y)
-    half = min(lesion.long / max(radius, 20.0), 1.5) * profile
+    radius = max(math.hypot(section.x, section.y), 20.0)
+    half = min(lesion.long / radius, 1.5) * section.profile
     taper = np.sqrt(np.clip(1 - (angle / half) ** 2, 0, 1))
-    thick = 2 * lesion.short * profile * taper * (1 + 1.4 * _ripple(lesion, 2.5 * angle))
-    distance = np.where(taper > 0, np.maximum(brain.depth - thick, -brain.depth), 9.0)
-    along, across = angle * radius, brain.depth - 0.5 * thick
-    return box, canvas.cover(distance, 0.3), along, across, (half * radius, lesion.short * profile)
+    short = lesion.short * section.profile
+    thick = 2 * short * taper * (1 + 1.4 * _ripple(lesion, 2.5 * angle))
+    distance = np.where(taper > 0, brain.depth - thick, 9.0)
+    return _everywhere(brain), distance, angle * radius, brain.depth - short, (half * radius, short)
 
 
-def _ventricular(lesion: Hematoma, brain: Brain, x: float, y: float, profile: float) -> Region:
+def _ventricular(section: Cut, brain: Brain) -> Region:
     """Blood that fills one lateral ventricle, or both."""
-    box = (slice(0, brain.depth.shape[0]), slice(0, brain.depth.shape[1]))
-    canvas = brain.canvas
-    side = math.copysign(1.0, x)
-    one = canvas.cover(-side * brain.x) if lesion.reach < 0.5 else 1.0
+    side = math.copysign(1.0, section.x)
+    distance = (0.5 - brain.ventricles) * (brain.canvas.mm + SOFT)
+    if section.lesion.reach < 0.5:
+        distance = np.maximum(distance, -side * brain.x)
     along, across = brain.y - 4, side * brain.x - 12
-    return box, brain.ventricles * one, along, across, (lesion.long, 8.0)
+    return _everywhere(brain), distance, along, across, (section.lesion.long, 8.0)
+
+
+def _everywhere(brain: Brain) -> tuple[slice, slice]:
+    return slice(0, brain.depth.shape[0]), slice(0, brain.depth.shape[1])

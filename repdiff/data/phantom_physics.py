@@ -48,7 +48,7 @@ def _noise(size: int, mm: float, place: Facility, rng: np.random.Generator) -> n
     """(size, size) noise of filtered back-projection: correlated by the kernel, weak at the lowest
     frequencies, and lower in larger pixels (a power of -0.75, between white noise's -1 and 0)."""
     white = rng.standard_normal((size, size), dtype=np.float32)
-    grain = _blur(white, 0.75 * place.blur / mm)
+    grain = _blur(white, 0.95 * place.blur / mm)
     if mm < 2:
         grain = grain - 0.7 * _blur(grain, 1.6 / mm)
     return grain * (place.noise * mm ** -0.75 / grain.std())

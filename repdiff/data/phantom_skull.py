@@ -5,7 +5,7 @@ import numpy as np
 from repdiff.data.phantom_canvas import Canvas, direction, ellipse, smooth_field
 from repdiff.data.phantom_head import Head, outline, section
 
-FAT, MUSCLE, SKIN, BONE, DIPLOE, AIR = -85.0, 52.0, 28.0, 1250.0, 520.0, -950.0
+FAT, MUSCLE, SKIN, BONE, DIPLOE, AIR = -85.0, 52.0, 55.0, 1250.0, 520.0, -950.0
 BASE = 16.0  # mm: below, the cavity closes into fossae and the face begins
 
 Swelling = tuple[float, float, float]  # angle, half width in radians, thickness in mm
@@ -53,11 +53,11 @@ def _paint_scalp(canvas: Canvas, head: Head, height: float, to_bone: np.ndarray,
         thick += 0.8 * muscle
     skin = to_bone - thick
     canvas.paint(canvas.cover(skin), SKIN)
-    canvas.paint(canvas.cover(skin + 2.2), FAT)
+    canvas.paint(canvas.cover(skin + 2.8), FAT)
     if muscle is not None:
         canvas.paint(canvas.cover(to_bone - muscle), MUSCLE)
     if bump is not None:
-        canvas.paint(canvas.cover(np.maximum(skin + 2.2, 1.0 - bump)), 58.0)
+        canvas.paint(canvas.cover(np.maximum(skin + 2.8, 1.0 - bump)), 58.0)
 
 
 def _paint_face(canvas: Canvas) -> None:
