@@ -1,0 +1,60 @@
+"""Every figure of the page, in its order, with its caption."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from repdiff.report import curves, panels, style
+from repdiff.report.workdir import Run
+
+Draw = Callable[[Run], bytes | None]
+FIGURES: tuple[tuple[str, str, Draw, str, str], ...] = (
+    ('samples', 'Slices of the data set', panels.samples,
+     'Slices as the models see them, with class, facility and the markers that were drawn or noted.',
+     'report/samples.npz is missing, so no slices are shown.'),
+    ('intervals', 'Metrics with their intervals', panels.intervals,
+     'Dot: the test figure; band: its 95% interval over resampled patients. Where bands overlap '
+     'widely, look at the paired comparisons before believing an order.',
+     'results.json has no intervals yet.'),
+    ('roc', 'ROC curves', curves.roc,
+     'Every trade-off between found positives and false alarms on the test split; the dot is the '
+     'threshold chosen on validation, the figure in brackets the AUROC.',
+     'predictions.csv is missing, so no ROC curve is drawn.'),
+    ('confusion', 'Confusion matrices', panels.confusion,
+     'Test counts at the threshold chosen on validation, shaded by the share of each true class.',
+     'results.json has no confusion counts yet.'),
+    ('auroc_over_t', 'How much each noise level knows', curves.auroc_over_t,
+     'AUROC if a single diffusion step t decided. The legend names the rule chosen on validation; '
+     'a ring marks its step, unless it weighs them all. The dotted line is chance.',
+     'No row has an AUROC over t yet.'),
+    ('pretraining', 'Pre-training loss', curves.pretraining,
+     'Error of the predicted noise with the representation r and without it: the wider the gap, '
+     'the more the denoiser reads the answer from r instead of working it out.',
+     'metrics.jsonl has no pre-training phase.'),
+    ('tuning', 'Tuning', curves.tuning,
+     'Training loss on the labelled slices, and the validation AUROC by which the checkpoint was '
+     'chosen.',
+     'metrics.jsonl has no tuning phase.'),
+    ('z0_over_t', 'What the denoiser believes the slice was', panels.z0_over_t,
+     'The clean image predicted from ever noisier versions of one slice (as figure 9 of the '
+     'paper): a picture that stays sharp at high t must come from r, not from the noisy input.',
+     'report/z0_over_t.npz is missing, so predicted clean images are not shown.'),
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of the page: file name, caption, and PNG bytes; None with the reason if missing."""
+    name: str
+    title: str
+    caption: str
+    png: bytes | None
+    missing: str
+
+
+def draw(run: Run) -> list[Drawn]:
+    """Every figure, in the page's order."""
+    drawn = []
+    for name, title, make, caption, missing in FIGURES:
+        with style.context():
+            drawn.append(Drawn(name, title, caption, make(run), missing))
+    return drawn

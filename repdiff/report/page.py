@@ -1,0 +1,163 @@
+"""The page: one HTML file that needs nothing else, and the figures beside it as PNG files."""
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from repdiff.files import write_atomic
+from repdiff.report import figures, style
+from repdiff.report.workdir import Run, is_floor, load
+
+# Key of results.json -> (words, whether more is better); the headline table's columns.
+COLUMNS = {
+    'auroc': ('AUROC', True),
+    'f1': ('F1', True),
+    'accuracy': ('Accuracy', True),
+    'balanced_accuracy': ('Balanced accuracy', True),
+    'recall': ('Recall', True),
+    'precision': ('Precision', True),
+    'average_precision': ('Average precision', True),
+    'sensitivity_at_95_specificity': ('Sens. at 95% spec.', True),
+    'brier': ('Brier', False),
+    'ece': ('ECE', False),
+}
+ARGMIN_COLUMNS = ('f1', 'accuracy', 'balanced_accuracy', 'recall', 'precision')
+
+
+def write(workdir: str | os.PathLike) -> Path:
+    """Draws report/figures/*.png and report/index.html from the workdir's files; returns the page.
+
+    A section whose file is missing is left out with a sentence. Raises UserError if `workdir` is
+    none or a file in it is damaged.
+    """
+    run = load(workdir)
+    drawn = figures.draw(run)
+    folder = run.path / 'report'
+    for figure in drawn:
+        if figure.png:
+            write_atomic(folder / 'figures' / f'{figure.name}.png', figure.png)
+    page = folder / 'index.html'
+    write_atomic(page, render(run, drawn))
+    return page
+
+
+def render(run: Run, drawn: list[figures.Drawn]) -> str:
+    """The page's HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('repdiff', 'report'), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {'number': number, 'signed': signed, 'p_value': p_value, 'words': words,
+                            'decided': decided}
+    data = run.results.get('dataset', {})
+    return environment.get_template('page.html.j2').render(
+        name=data.get('name', run.config.get('name', run.path.name)),
+        data=data,
+        models=[row for row in run.rows if not is_floor(row)],
+        floors=[row for row in run.rows if is_floor(row)],
+        colours=style.colours(run.rows),
+        titles={row['name']: run.title(row['name']) for row in run.rows},
+        summary=summary(run),
+        columns=COLUMNS,
+        argmin_columns=ARGMIN_COLUMNS,
+        best={key: best(run.rows, key) for key in COLUMNS},
+        warnings={row['name']: warnings(row, run.rows) for row in run.rows},
+        comparisons=run.results.get('comparisons', []),
+        figures={figure.name: figure for figure in drawn},
+        images={figure.name: base64.b64encode(figure.png).decode() for figure in drawn
+                if figure.png},
+        card=run.card,
+        config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else '',
+    )
+
+
+def summary(run: Run) -> str:
+    """The best model, the best floor, and how much of the comparison is decided; '' without rows."""
+    parts = []
+    for floor, start in ((False, 'Best AUROC'), (True, 'best floor')):
+        rows = [row for row in run.rows if is_floor(row) == floor and row.get('auroc') is not None]
+        if rows:
+            row = max(rows, key=lambda row: row['auroc'])
+            interval = row.get('ci95', {}).get('auroc')
+            edges = f' [{number(interval[0])}, {number(interval[1])}]' if interval else ''
+            parts.append(f'{start}: {run.title(row["name"])}, {number(row["auroc"])}{edges}')
+    pairs = run.results.get('comparisons', [])
+    settled = sum(decided(pair.get('ci95', {}).get('delta_f1')) for pair in pairs)
+    if pairs:
+        parts.append(f'{settled} of {len(pairs)} comparisons by F1 are decided')
+    return '; '.join(parts) + '.' if parts else ''
+
+
+def decided(interval: list[float] | None) -> bool:
+    """Whether an interval of a difference leaves zero out."""
+    return interval is not None and (interval[0] > 0 or interval[1] < 0)
+
+
+def best(rows: list[dict[str, Any]], key: str) -> set[str]:
+    """Names of the models (not floors) with the best figure in this column."""
+    found = {row['name']: row[key] for row in rows
+             if not is_floor(row) and row.get(key) is not None}
+    if not found:
+        return set()
+    top = (max if COLUMNS[key][1] else min)(found.values())
+    return {name for name, value in found.items() if value == top}
+
+
+def warnings(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """What must be said loudly about a model: that a floor does better."""
+    if is_floor(row):
+        return []
+    said = []
+    share = majority_share(row.get('confusion'))
+    if share is not None and row.get('accuracy') is not None and row['accuracy'] < share:
+        said.append(f'accuracy below majority class ({number(share)})')
+    regressions = [floor['auroc'] for floor in rows if is_floor(floor)
+                   and floor['name'].startswith('logistic') and floor.get('auroc') is not None]
+    if regressions and row.get('auroc') is not None and row['auroc'] < max(regressions):
+        said.append(f'AUROC worse than logistic regression ({number(max(regressions))})')
+    return said
+
+
+def majority_share(confusion: dict[str, int] | list[list[int]] | None) -> float | None:
+    """The accuracy of always calling the commonest true class."""
+    if not confusion:
+        return None
+    if isinstance(confusion, dict):
+        confusion = [[confusion['tn'], confusion['fp']], [confusion['fn'], confusion['tp']]]
+    sizes = [sum(line) for line in confusion]
+    return max(sizes) / sum(sizes)
+
+
+def number(value: Any) -> str:
+    """A value for reading: three decimals for fractions, separated thousands, a dash for None."""
+    if value is None:
+        return '–'
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if isinstance(value, int):
+        return f'{value:,}'
+    if isinstance(value, float):
+        if value and abs(value) < 5e-4:
+            return f'{value:.1e}'
+        return f'{value:.3f}' if abs(value) < 10 else f'{value:,.1f}'
+    if isinstance(value, list):
+        return ', '.join(number(each) for each in value)
+    return str(value)
+
+
+def signed(value: float | None) -> str:
+    return '–' if value is None else f'{value:+.3f}'.replace('-', '−')
+
+
+def p_value(value: float | None) -> str:
+    if value is None:
+        return '–'
+    return '< 0.001' if value < 0.001 else f'{value:.3f}'
+
+
+def words(key: str) -> str:
+    """A JSON key for reading: code_version -> code version."""
+    return str(key).replace('_', ' ')

@@ -1,0 +1,140 @@
+"""A workdir as the main job leaves it, made of made-up numbers."""
+
+import json
+
+import numpy as np
+
+from repdiff.eval import intervals, select
+from repdiff.eval.answers import Answers, write_predictions
+
+STEPS = [10, 25, 50, 100, 150, 200, 300]
+MODELS = {  # name: (title, shift of the positive class, pre-trained)
+    'rc_ldt': ('RC-LDT, pooled r with drop', 2.1, True),
+    'rc_ldt_paper': ('RC-LDT, as in the paper', 0.35, True),
+    'unconditional_ldt': ('Unconditional LDT', 1.9, True),
+    'ldt_from_scratch': ('LDT from scratch', 1.0, False),
+}
+FLOORS = {
+    'majority': ('Majority class', 0.0),
+    'logistic_histogram': ('Logistic regression, 32-bin intensity histogram', 0.7),
+    'logistic_pixels': ('Logistic regression, downsampled pixels', 0.5),
+}
+
+
+def make(path, seed=0, images=1000, classes=2, size=64, pictures=24):
+    """Writes every file of a workdir that the report reads."""
+    (path / 'report').mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(images) < 0.16).astype(int)
+    if classes > 2:
+        labels = rng.integers(0, classes, images)
+    rows = [_row(name, title, shift, labels, classes, rng, pretrained=pretrained, floor=False)
+            for name, (title, shift, pretrained) in MODELS.items()]
+    rows += [_row(name, title, shift, labels, classes, rng, pretrained=False, floor=True)
+             for name, (title, shift) in FLOORS.items()]
+    by_name = {row.name: row for row in rows}
+    pairs = [('rc_ldt', 'unconditional_ldt'), ('rc_ldt', 'rc_ldt_paper'),
+             ('rc_ldt', 'ldt_from_scratch'), ('rc_ldt', 'logistic_histogram')]
+    names = ['no hematoma', 'hematoma'] if classes == 2 else [f'kind {k}' for k in range(classes)]
+    write_json(path / 'results.json', {
+        'dataset': {'name': 'hematoma', 'simulated': True, 'classes': names, 'splits': {
+            'pretrain': {'images': 10313, 'patients': 2104},
+            'train': {'images': 1424, 'patients': 290, 'positives': 228},
+            'valid': {'images': 400, 'patients': 80, 'positives': 64},
+            'test': {'images': images, 'patients': images // 5, 'positives': int(labels.sum())}}},
+        'models': [intervals.entry(row, resamples=200, seed=seed) for row in rows],
+        'comparisons': [intervals.compare(by_name[a], by_name[b], resamples=200, seed=seed)
+                        for a, b in pairs],
+    })
+    write_predictions(path / 'predictions.csv', rows)
+    _write_notes(path, seed)
+    _write_log(path, rng)
+    _write_pictures(path, rng, size, pictures)
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value, allow_nan=False))
+
+
+def _row(name, title, shift, labels, classes, rng, **facts):
+    rows = len(labels)
+    logits = rng.normal(size=(rows, classes)) + shift * np.eye(classes)[labels]
+    if name == 'majority':
+        logits = np.zeros((rows, classes))
+    scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    facts |= {'title': title, 'seed': 0, 'train_seconds': 312.4, 'eval_seconds': 21.0,
+              'parameters': 2_914_112}
+    cut = None
+    if classes == 2:
+        scores = 0.4 * scores[:, 1]
+        cut = select.threshold(labels, scores) if name != 'majority' else 0.9
+    facts['rule'] = {'name': 't=100', 't': [100], 'threshold': cut, 'valid_auroc': 0.8}
+    if not facts['floor']:
+        curve = 0.5 + 0.18 * shift * np.exp(-((np.log(STEPS) - np.log(100)) / 1.2) ** 2)
+        facts['auroc_over_t'] = {'t': STEPS, 'valid': (curve + 0.01).tolist(),
+                                 'test': curve.tolist()}
+        facts['argmin'] = {'accuracy': 0.81, 'f1': 0.42, 'recall': 0.7, 'precision': 0.3,
+                           'balanced_accuracy': 0.72,
+                           'confusion': {'tp': 7, 'fp': 16, 'tn': 74, 'fn': 3}}
+    return Answers(name, np.array([f'slice{i:04}' for i in range(rows)]),
+                   np.array([f'patient{i // 5}' for i in range(rows)]), labels, scores,
+                   select.classify(scores, cut), facts)
+
+
+def _write_notes(path, seed):
+    write_json(path / 'config.json', {'name': 'hematoma', 'seed': seed,
+                                      'model': {'width': 128, 'depth': 4}})
+    write_json(path / 'card.json', {
+        'code_version': '0.1.0+66ce41c', 'command': 'python -m repdiff.main '
+        '--config=configs/hematoma.py', 'data_fingerprint': '9f2c' * 16, 'seeds': {'run': seed},
+        'devices': ['cpu:0'], 'rules': {name: {'name': 't=100', 'threshold': 0.21}
+                                        for name in MODELS},
+        'phases': {f'{name}.{kind}': {'wall_seconds': 201.5, 'device_seconds': 201.5}
+                   for name in MODELS for kind in ('pretrain', 'tune')}})
+
+
+def _write_log(path, rng):
+    lines = []
+    for row in list(MODELS)[:3]:
+        for step in range(50, 2501, 50):
+            loss = 0.5 * np.exp(-step / 700) + 0.12 + 0.01 * rng.normal()
+            lines.append({'phase': f'{row}.pretrain', 'step': step, 'loss': loss})
+            if step % 500 == 0:
+                kept = {} if row == 'unconditional_ldt' else {'loss_kept': loss / 8}
+                lines.append({'phase': f'{row}.pretrain', 'step': step, 'loss_dropped': loss,
+                              **kept})
+    for i, row in enumerate(MODELS):
+        for step in range(50, 1001, 50):
+            lines.append({'phase': f'{row}.tune', 'step': step,
+                          'loss': 0.3 * np.exp(-step / 400) + 0.1 + 0.01 * rng.normal()})
+            if step % 200 == 0:
+                lines.append({'phase': f'{row}.tune', 'step': step,
+                              'valid_auroc': 0.85 - 0.08 * i - 0.2 * np.exp(-step / 300)})
+    (path / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+
+def _write_pictures(path, rng, size, pictures):
+    y, x = np.mgrid[-1:1:size * 1j, -1:1:size * 1j]
+
+    def head(spot):
+        image = np.where(x**2 / 0.55 + y**2 / 0.8 < 1, 95.0, 0) + rng.normal(0, 8, x.shape)
+        image = np.where(abs(x**2 / 0.55 + y**2 / 0.8 - 1) < 0.12, 250, image)
+        if spot:
+            dx, dy = rng.uniform(-0.3, 0.3, 2)
+            image = np.where((x - dx)**2 + (y - dy)**2 < 0.03, 170, image)
+        return image.clip(0, 255).astype(np.uint8)
+
+    labels = np.arange(pictures) % 3 == 0
+    np.savez(path / 'report' / 'samples.npz', images=np.stack([head(spot) for spot in labels]),
+             labels=labels.astype(int), split=np.full(pictures, 'train'),
+             facilities=np.array([str(i % 12 + 1) for i in range(pictures)]),
+             markers=np.array(['blend sign, fluid level' if spot else '' for spot in labels]))
+    steps, image = np.array([50, 100, 200, 400, 600, 800, 950])[:pictures], head(True)
+
+    def faded(scale):
+        return np.stack([(image * np.exp(-step / scale) + rng.normal(60, 10, image.shape))
+                         .clip(0, 255).astype(np.uint8) for step in steps])
+
+    np.savez(path / 'report' / 'z0_over_t.npz', image=image, t=steps, rc_ldt=faded(4000),
+             rc_ldt_dropped=faded(300), rc_ldt_paper=faded(9000), rc_ldt_paper_dropped=faded(200),
+             unconditional_ldt=faded(400))
