@@ -31,7 +31,7 @@ def dinov2(name: str, registers: int, gated: bool):
 
 
 def sd_vae():
-    model = references.vae(seed=2)
+    model = references.vae(layers=1, seed=2)
     arrays = {}
     for i, size in enumerate(((16, 16), (32, 24))):
         x = references.images(i, 2, 3, *size)

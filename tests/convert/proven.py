@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -40,3 +41,8 @@ def golden(name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     weights = {key.removeprefix(prefix): value for key, value in arrays.items()
                if key.startswith(prefix)}
     return weights, {key: value for key, value in arrays.items() if not key.startswith(prefix)}
+
+
+def assert_same(mine: Any, other: Any):
+    """Two parameter trees are equal to the bit."""
+    jax.tree.map(np.testing.assert_array_equal, mine, other)

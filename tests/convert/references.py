@@ -85,11 +85,11 @@ def dinov2_outputs(model: torch.nn.Module, x: torch.Tensor) -> dict[str, np.ndar
             'layers': np.stack([layer.numpy() for layer in out.hidden_states[1:]])}
 
 
-def vae(seed: int) -> torch.nn.Module:
+def vae(layers: int, seed: int) -> torch.nn.Module:
     """An f8, 4-channel AutoencoderKL whose levels widen as Stable Diffusion's do."""
     return randomise(AutoencoderKL(
         block_out_channels=(4, 6, 8, 8), down_block_types=('DownEncoderBlock2D',) * 4,
-        up_block_types=('UpDecoderBlock2D',) * 4, layers_per_block=2, norm_num_groups=2), seed)
+        up_block_types=('UpDecoderBlock2D',) * 4, layers_per_block=layers, norm_num_groups=2), seed)
 
 
 def vae_outputs(model: torch.nn.Module, x: torch.Tensor, z: torch.Tensor) -> dict[str, np.ndarray]:

@@ -1,34 +1,51 @@
 """DINOv2 conversions against stored outputs of the PyTorch original (make_goldens.py)."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import layouts
-from proven import HEADS, assert_close, converted, golden
+from proven import HEADS, assert_close, assert_same, converted, golden
 from repdiff.convert.dinov2 import HUGGING_FACE, META
 from repdiff.models.vit import ViT
 
-LAYOUTS = {'published': dict, 'new': layouts.dinov2_new, 'meta': layouts.dinov2_meta}
+NAMES = ['dinov2', 'dinov2_registers']
 
 
-def tokens(out: dict) -> np.ndarray:
-    return np.concatenate([out['cls'][:, None], out['registers'], out['patches']], axis=1)
+def run(fields: dict, params: dict, x: np.ndarray) -> tuple[np.ndarray, dict]:
+    """(normalised tokens (B, 1+R+N, D), everything) of the Flax module."""
+    vit = ViT(**fields, unroll=True)
+    out = jax.jit(lambda x: vit.apply({'params': params}, x, layers_out=range(vit.depth)))(x)
+    return np.concatenate([out['cls'][:, None], out['registers'], out['patches']], axis=1), out
 
 
-@pytest.mark.parametrize('name', ['dinov2', 'dinov2_registers'])
-@pytest.mark.parametrize('layout', LAYOUTS)
-def test_matches_the_original_at_two_sizes(tmp_path, name, layout):
+@pytest.mark.parametrize('name', NAMES)
+def test_published_file_matches_the_original_at_two_sizes(tmp_path, name):
     weights, arrays = golden(name)
-    fields, params = converted(tmp_path, 'dinov2', LAYOUTS[layout](weights), HEADS)
-    vit = ViT(**fields)
+    fields, params = converted(tmp_path, 'dinov2', weights, HEADS)
     for i in range(2):
-        out = vit.apply({'params': params}, jnp.asarray(arrays[f'x{i}']),
-                        layers_out=range(vit.depth))
-        lineage = layout == 'meta' and name == 'dinov2' and i == 1
-        assert_close(tokens(out), arrays['meta1' if lineage else f'tokens{i}'])
-        assert_close(out['layers'][0], arrays[f'layers{i}'][0]) if not lineage else None
-        assert_close(out['prenorm'], arrays[f'layers{i}'][-1]) if not lineage else None
+        tokens, out = run(fields, params, arrays[f'x{i}'])
+        assert_close(tokens, arrays[f'tokens{i}'])
+        assert_close(out['prenorm'], arrays[f'layers{i}'][-1])
+        assert_close(jnp.stack(out['layers']), arrays[f'layers{i}'])
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('rename', [layouts.dinov2_new, layouts.dinov2_meta])
+def test_the_other_layouts_give_the_same_parameters(tmp_path, name, rename):
+    weights, _ = golden(name)
+    for folder in 'ab':
+        (tmp_path / folder).mkdir()
+    _, published = converted(tmp_path / 'a', 'dinov2', weights, HEADS)
+    _, other = converted(tmp_path / 'b', 'dinov2', rename(weights), HEADS)
+    assert_same(other, published)
+
+
+def test_meta_files_resize_positions_as_meta_does(tmp_path):
+    weights, arrays = golden('dinov2')
+    fields, params = converted(tmp_path, 'dinov2', layouts.dinov2_meta(weights), HEADS)
+    assert_close(run(fields, params, arrays['x1'])[0], arrays['meta1'])
 
 
 def test_architecture_is_read_from_the_shapes(tmp_path):

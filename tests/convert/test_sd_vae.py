@@ -1,10 +1,10 @@
 """AutoencoderKL conversions against stored outputs of the PyTorch original (make_goldens.py)."""
 
-import jax.numpy as jnp
+import jax
 import pytest
 
 import layouts
-from proven import assert_close, converted, golden
+from proven import assert_close, assert_same, converted, golden
 from repdiff.convert import store
 from repdiff.errors import UserError
 from repdiff.models.autoencoder import AutoencoderKL
@@ -12,24 +12,34 @@ from repdiff.models.autoencoder import AutoencoderKL
 GROUPS = {'norm_num_groups': 2}
 
 
-@pytest.mark.parametrize('rename', [dict, layouts.vae_old], ids=['new', 'old'])
-def test_matches_the_original_at_two_sizes(tmp_path, rename):
+def test_matches_the_original_at_two_sizes(tmp_path):
     weights, arrays = golden('sd_vae')
-    fields, params = converted(tmp_path, 'sd_vae', rename(weights), GROUPS)
-    vae, variables = AutoencoderKL(**fields), {'params': params}
+    fields, params = converted(tmp_path, 'sd_vae', weights, GROUPS)
+    vae = AutoencoderKL(**fields)
+    encode, decode = (jax.jit(lambda x, method=method: vae.apply({'params': params}, x,
+                                                                 method=method))
+                      for method in ('encode', 'decode'))
     for i in range(2):
-        mean, std = vae.apply(variables, jnp.asarray(arrays[f'x{i}']), method='encode')
+        mean, std = encode(arrays[f'x{i}'])
         assert_close(mean / 0.18215, arrays[f'mean{i}'])
         assert_close(std / 0.18215, arrays[f'std{i}'])
-        image = vae.apply(variables, 0.18215 * jnp.asarray(arrays[f'z{i}']), method='decode')
-        assert_close(image, arrays[f'image{i}'])
+        assert_close(decode(0.18215 * arrays[f'z{i}']), arrays[f'image{i}'])
+
+
+def test_old_attention_names_give_the_same_parameters(tmp_path):
+    weights, _ = golden('sd_vae')
+    for folder in 'ab':
+        (tmp_path / folder).mkdir()
+    _, new = converted(tmp_path / 'a', 'sd_vae', weights, GROUPS)
+    _, old = converted(tmp_path / 'b', 'sd_vae', layouts.vae_old(weights), GROUPS)
+    assert_same(old, new)
 
 
 def test_scaling_factor_comes_from_the_config_beside_the_file(tmp_path):
     fields, _ = converted(tmp_path, 'sd_vae', golden('sd_vae')[0],
                           GROUPS | {'scaling_factor': 0.13025})
     assert fields['scale'] == 0.13025
-    assert fields['widths'] == (4, 6, 8, 8) and fields['layers'] == 2
+    assert fields['widths'] == (4, 6, 8, 8) and fields['layers'] == 1
 
 
 def test_wrong_norm_groups_are_refused(tmp_path):
