@@ -1,5 +1,6 @@
 """Reading weight files that others made, without running anything in them."""
 
+import argparse
 import contextlib
 import hashlib
 import json
@@ -93,8 +94,10 @@ def _torch(path: Path) -> Weights:
         raise UserError(f'{path} is a PyTorch file, which needs PyTorch to read; install it with '
                         '`pip install torch`, or pass the .safetensors file.') from None
     try:
-        loaded = torch.load(path, map_location='cpu', weights_only=True,
-                            mmap=zipfile.is_zipfile(path))
+        # DiT's train.py saves its arguments beside the weights: a plain bag of values, no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, map_location='cpu', weights_only=True,
+                                mmap=zipfile.is_zipfile(path))
     except Exception as error:
         # torch raises a dozen types on damaged files; a refused global is always this one.
         if isinstance(error, pickle.UnpicklingError) and 'nsupported' in str(error):
