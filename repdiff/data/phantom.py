@@ -10,6 +10,7 @@ are added (`phantom_hematoma`, `phantom_confounders`), and the facility's scanne
 
 import functools
 import math
+import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
@@ -120,7 +121,8 @@ def parallel_slices(settings: Settings, split: str, workers: int) -> Iterator[Sl
         yield from slices(settings, split)
         return
     starts = range(0, count, chunk)
-    with ProcessPoolExecutor(workers) as pool:
+    # A fork of a process that runs JAX's threads may hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
         for part in pool.map(_chunk, *zip(*((settings, split, s, min(s + chunk, count))
                                             for s in starts))):
             yield from part
@@ -173,7 +175,7 @@ def _heights(rng: np.random.Generator, count: int) -> list[float]:
 
 def _bleeds(rng: np.random.Generator, counts: list[int],
             positives: int) -> dict[int, tuple[int, int]]:
-    """Who bleeds: patient → (first, number) of consecutive positive slices, `positives` in all."""
+    """Who bleeds: for a patient, (first, number) of the positive slices; `positives` in all."""
     runs: dict[int, tuple[int, int]] = {}
     left = positives
     for patient in rng.permutation(len(counts)).tolist():
@@ -249,7 +251,7 @@ def _paint_rest(hu: np.ndarray, place: Facility) -> None:
              - np.float32(place.field_of_view / 2))
     row, column = steps[:, None], steps[None, :]
     away = np.sqrt(row ** 2 + column ** 2) - place.rest_radius
-    arc = (row > 0) & (np.abs(column) < np.tan(np.radians(place.rest_span / 2 + 1e-3)) * row * 2)
+    arc = np.abs(column) < row * np.float32(math.tan(math.radians(place.rest_span)))
     shell = np.clip(0.5 - (np.abs(away) - 1.2) / mm, 0, 1) * arc
     foam = np.clip(0.5 - (np.abs(away + 6) - 4.5) / mm, 0, 1) * arc
     hu += foam * (-920 - hu)

@@ -65,10 +65,11 @@ def _brain_coordinates(canvas: Canvas, head: Head, box: tuple[slice, slice], siz
 
 def paint_brain(slice_canvas: Canvas, head: Head, height: float, to_cavity: np.ndarray,
                 push: Push | None) -> Brain:
-    """The brain at `height`, drawn on a canvas of its own. to_cavity: (H, W) mm from the inner table,
-    inside < 0; push: a hematoma's mass effect."""
+    """The brain at `height`, drawn on a canvas of its own. to_cavity: (H, W) mm from the inner
+    table, inside < 0; push: a hematoma's mass effect."""
     size = len(slice_canvas.hu)
-    box = slice_canvas.box(0, 0, section(height) * 1.1 * max(head.half_length, head.half_width))
+    reach = 1.1 * section(height) * max(head.half_length, head.half_width)
+    box = slice_canvas.box(0, 0, reach)
     canvas, depth = slice_canvas.crop(box), -to_cavity[box]
     x, y = _brain_coordinates(canvas, head, box, size, push)
     cavity = canvas.cover(-depth)
@@ -187,7 +188,7 @@ def _ventricles(brain: Canvas, head: Head, height: float) -> np.ndarray:
 
 
 def _cisterns(brain: Canvas, head: Head, height: float) -> np.ndarray:
-    """(H, W) cover of the basal cisterns: suprasellar star, ambient and quadrigeminal, prepontine."""
+    """(H, W) cover of the basal cisterns: suprasellar, ambient, quadrigeminal, prepontine."""
     cover = np.zeros_like(brain.hu)
     if not -14 < height < 28:
         return cover
@@ -197,7 +198,8 @@ def _cisterns(brain: Canvas, head: Head, height: float) -> np.ndarray:
     near = 1 - abs(height - 12) / 14
     if near > 0:
         angle = np.arctan2(part.x, -(part.y + 10))
-        star = np.hypot(part.x, part.y + 10) - size * (7.5 + 2.5 * np.cos(5 * angle)) * near ** 0.5
+        points = size * (7.5 + 2.5 * np.cos(5 * angle)) * near ** 0.5
+        star = np.hypot(part.x, part.y + 10) - points
         cover[box] = np.maximum(cover[box], 0.9 * part.cover(star, 2.5))
     around = np.hypot(part.x, part.y - 12) - 15.5
     arch = np.maximum(np.abs(around) - 1.5 * size * max(near, 0.0), 4 - (part.y - 12) * 0.6)

@@ -12,7 +12,7 @@ class Facility:
     matrix: pixels a side of the native reconstruction; field_of_view: mm; rotation and wobble: mean
     and standard deviation of the head's rotation, degrees; offset: calibration error, HU; cupping:
     residual brightening beside bone, HU; rest_radius, rest_span: the head-rest's arc, mm and
-    degrees (span 0: none in the field of view).
+    degrees to either side of its lowest point (0: none in the field of view).
     """
 
     centre: float
@@ -49,6 +49,6 @@ FACILITIES = {
 def facility(name: str, shift: float) -> Facility:
     """Facility `name` ('01'..'12'); shift 0 makes all of them facility 01, 1 leaves the table's."""
     home, other = FACILITIES['01'], FACILITIES[name]
-    blend = {f.name: getattr(home, f.name) + shift * (getattr(other, f.name) - getattr(home, f.name))
-             for f in fields(Facility)}
+    pairs = ((f.name, getattr(home, f.name), getattr(other, f.name)) for f in fields(Facility))
+    blend = {field: a + shift * (b - a) for field, a, b in pairs}
     return Facility(**{**blend, 'matrix': round(blend['matrix'])})
