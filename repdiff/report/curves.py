@@ -26,7 +26,7 @@ def pretraining(run: Run) -> bytes | None:
     phases = [phase for phase in _phases(run, 'pretrain') if any(_series(run, phase, name) for name in LOSSES)]
     if not phases:
         return None
-    colours = style.colours(run.rows)
+    colours = style.colours(run)
     drawing = style.figure(9, 3.1 if len(phases) > 1 else 3.6)
     grid = drawing.subplots(1, len(phases), sharey=True, squeeze=False)[0]
     shown = {}
@@ -58,7 +58,7 @@ def tuning(run: Run) -> bytes | None:
               if any(_series(run, phase, name) for phase in phases)]
     if not panels:
         return None
-    colours = style.colours(run.rows)
+    colours = style.colours(run)
     drawing = style.figure(9, 3.4)
     for axes, (name, words) in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels):
         for phase in phases:
@@ -78,7 +78,7 @@ def auroc_over_t(run: Run) -> bytes | None:
     rows = [row for row in run.rows if row.get('auroc_over_t')]
     if not rows:
         return None
-    colours = style.colours(run.rows)
+    colours = style.colours(run)
     drawing = style.figure(9, 3.6)
     panels = drawing.subplots(1, 2, sharey=True)
     for axes, split, words in zip(panels, ('valid', 'test'), ('Validation (t is chosen here)', 'Test')):
@@ -104,7 +104,7 @@ def roc(run: Run) -> bytes | None:
             and row.get('auroc') is not None]
     if not rows:
         return None
-    colours = style.colours(run.rows)
+    colours = style.colours(run)
     drawing = style.figure(5.4, 5.6)
     axes = drawing.subplots()
     axes.plot([0, 1], [0, 1], color=style.MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
@@ -159,7 +159,7 @@ def _roc_points(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     present = [k for k in range(answers.scores.shape[1]) if 0 < np.mean(answers.labels == k) < 1]
     curves = [np.interp(grid, *roc_curve(answers.labels == k, answers.scores[:, k])[:2])
               for k in present]
-    return grid, np.mean(curves, axis=0)
+    return np.append(0, grid), np.append(0, np.mean(curves, axis=0))
 
 
 def _legend_below(drawing: Figure, axes: Axes) -> None:

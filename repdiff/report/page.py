@@ -58,7 +58,7 @@ def render(run: Run, drawn: list[figures.Drawn]) -> str:
         data=data,
         models=[row for row in run.rows if not is_floor(row)],
         floors=[row for row in run.rows if is_floor(row)],
-        colours=style.colours(run.rows),
+        colours=style.colours(run),
         titles={row['name']: run.title(row['name']) for row in run.rows},
         summary=summary(run),
         columns=COLUMNS,

@@ -38,7 +38,7 @@ def intervals(run: Run) -> bytes | None:
     rows = [row for row in run.rows if row.get('ci95')]
     if not rows:
         return None
-    colours = style.colours(run.rows)
+    colours = style.colours(run)
     drawing = style.figure(9, 1.0 + 0.36 * len(rows))
     panels = drawing.subplots(1, len(INTERVAL_METRICS), sharey=True)
     for axes, (name, words) in zip(panels, INTERVAL_METRICS.items()):
@@ -83,7 +83,7 @@ def z0_over_t(run: Run) -> bytes | None:
     order = [row['name'] for row in run.rows]
     names.sort(key=lambda key: (position(order, key.removesuffix('_dropped')), key))
     steps = data['t']
-    colours = style.colours(run.rows)
+    colours = style.colours(run)
     drawing = style.figure(10, 1.12 * len(names) + 0.35)
     drawing.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0.01, hspace=0.02)
     grid = drawing.subplots(len(names), len(steps) + 1, squeeze=False)

@@ -1,14 +1,12 @@
 """One look for every figure: fonts, greys, and a colour a row that it keeps everywhere."""
 
 import io
-from collections.abc import Sequence
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repdiff.report.workdir import is_floor
+from repdiff.report.workdir import Run, is_floor
 
 # Okabe and Ito's palette, which people with the common kinds of colour blindness can tell apart,
 # without its yellow (too pale for lines on white) and black (the colour of text).
@@ -30,11 +28,16 @@ STYLE = {
 }
 
 
-def colours(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Row name -> colour: models in their order from the palette, floors in greys."""
+def colours(run: Run) -> dict[str, str]:
+    """Row name -> colour: models in their order from the palette, floors in greys.
+
+    Before there are results, the models are those that the log speaks of.
+    """
+    models = [row['name'] for row in run.rows if not is_floor(row)]
+    models = models or list(dict.fromkeys(line['phase'].rsplit('.', 1)[0] for line in run.log))
+    floors = [row['name'] for row in run.rows if is_floor(row)]
     chosen = {}
-    for floor, palette in ((False, PALETTE), (True, FLOOR_PALETTE)):
-        names = [row['name'] for row in rows if is_floor(row) == floor]
+    for names, palette in ((models, PALETTE), (floors, FLOOR_PALETTE)):
         chosen |= {name: palette[i % len(palette)] for i, name in enumerate(names)}
     return chosen
 

@@ -97,11 +97,20 @@ def test_figures_are_pictures_that_follow_the_data(written, tmp_path):
         assert (figure.png == other) == (figure.name == 'auroc_over_t'), figure.name
 
 
-def test_a_row_keeps_its_colour_when_floors_move():
+def test_a_row_keeps_its_colour_when_floors_move(tmp_path):
     models = [{'name': 'a'}, {'name': 'b'}]
     floor = {'name': 'f', 'floor': True}
     expected = {'a': style.PALETTE[0], 'b': style.PALETTE[1], 'f': style.FLOOR_PALETTE[0]}
-    assert style.colours([*models, floor]) == style.colours([floor, *models]) == expected
+    for rows in ([*models, floor], [floor, *models]):
+        (tmp_path / 'results.json').write_text(json.dumps({'models': rows}))
+        assert style.colours(workdir.load(tmp_path)) == expected
+
+
+def test_rows_have_colours_before_there_are_results(copy):
+    before = style.colours(workdir.load(copy))
+    (copy / 'results.json').unlink()
+    during = style.colours(workdir.load(copy))
+    assert during and during.items() <= before.items()
 
 
 @pytest.mark.parametrize('missing, sentence', [
