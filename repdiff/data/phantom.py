@@ -13,7 +13,7 @@ import math
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -201,6 +201,8 @@ def _person(settings: Settings, split: str, patient: int,
     found = draw_confounders(_seed(settings, split, patient, 2))
     bleed = None if lesion is None else draw_hematoma(
         _seed(settings, split, patient, 3), *lesion, settings.contrast, settings.lesion_size)
+    if bleed is not None and bleed.kind == 'intraventricular':  # blood dilates the ventricles
+        head = replace(head, ventricle=max(head.ventricle, 1.25))
     pose = tuple(_seed(settings, split, patient, 4).normal(size=3).tolist())
     return head, found, bleed, pose
 

@@ -11,7 +11,7 @@ import numpy as np
 from repdiff.data.phantom_canvas import Canvas, ellipse, ellipse_3d, smooth_field, tube
 from repdiff.data.phantom_head import Head, section
 
-CSF, WHITE, GREY, CEREBELLUM, BRAINSTEM = 7.0, 28.5, 38.5, 36.0, 32.0
+CSF, WHITE, GREY, CEREBELLUM, BRAINSTEM = 7.0, 28.5, 39.0, 35.0, 32.0
 DEEP_GREY = (  # x, y, height; semi-axes; HU above white matter
     (12.5, -21.0, 39.0, 4.6, 8.5, 10.0, 9.0),   # caudate head
     (24.0, -5.0, 33.0, 6.5, 14.0, 12.0, 8.0),   # lentiform nucleus
@@ -116,8 +116,8 @@ def _surface(head: Head, height: float, depth: np.ndarray, x: np.ndarray,
              y: np.ndarray) -> np.ndarray:
     """(H, W) mm from the brain's outside, the interhemispheric and the Sylvian fissures."""
     middle = np.abs(x) + 0.6
-    if height < 60:  # the corpus callosum and deep structures bridge the midline
-        bridge = np.clip(np.minimum(y + 44, 40 - y) / 6, 0, 1) * min((60 - height) / 6, 1.0)
+    if height < 57:  # the corpus callosum and deep structures bridge the midline
+        bridge = np.clip(np.minimum(y + 44, 40 - y) / 6, 0, 1) * min((57 - height) / 6, 1.0)
         middle = middle + 30 * bridge
     surface = np.minimum(depth, middle)
     if 10 < height < 52:
@@ -213,7 +213,7 @@ def _cisterns(brain: Canvas, head: Head, height: float) -> np.ndarray:
 def _paint_falx(brain: Canvas, head: Head, height: float, depth: np.ndarray) -> None:
     """Falx, tentorium and the venous sinuses."""
     if height > 22:
-        gap = np.minimum(brain.y + 44, 40 - brain.y) if height < 62 else -np.ones_like(brain.y)
+        gap = np.minimum(brain.y + 44, 40 - brain.y) if height < 57 else -np.ones_like(brain.y)
         line = np.maximum(np.abs(brain.x) - 0.55, gap)
         brain.paint(brain.cover(line, 0.5) * 0.9, 46.0)
     back = head.half_length * section(height)

@@ -65,7 +65,7 @@ def paint_confounders(found: Confounders, brain: Brain, height: float) -> None:
             _spot(brain, (x, y), ellipse_3d, (0.4 * (height - z), radius, radius, radius), hu, soft)
     part = brain.canvas
     if found.falx and height > 30:
-        gap = np.minimum(brain.y + 44, 40 - brain.y) if height < 62 else np.float32(-1)
+        gap = np.minimum(brain.y + 44, 40 - brain.y) if height < 57 else np.float32(-1)
         line = np.maximum(np.abs(brain.x) - 1.3, gap)
         part.paint(part.cover(line, 0.5), found.falx)
     if found.tentorium and 6 < height < 24:

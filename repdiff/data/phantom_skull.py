@@ -8,6 +8,8 @@ from repdiff.data.phantom_head import Head, outline, section
 FAT, MUSCLE, SKIN, BONE, DIPLOE, AIR = -85.0, 52.0, 55.0, 1250.0, 520.0, -950.0
 BASE = 16.0  # mm: below, the cavity closes into fossae and the face begins
 
+_WHOLE = (slice(None), slice(None))
+
 Swelling = tuple[float, float, float]  # angle, half width in radians, thickness in mm
 
 
@@ -27,7 +29,7 @@ def paint_skull(canvas: Canvas, head: Head, height: float, swelling: Swelling | 
     canvas.paint(canvas.cover(to_bone), BONE)
     middle = np.abs(to_bone + 0.5 * wall) - 0.22 * wall
     canvas.paint(canvas.cover(middle, 0.8), DIPLOE)
-    to_cavity = _close_base(canvas, height, to_bone + wall)
+    to_cavity = _close_base(canvas, height, to_bone + wall + _thicker(canvas, head, rho))
     if height < BASE:
         soft = np.maximum(to_bone + 5, 3.5 - to_cavity)
         canvas.paint(canvas.cover(soft, 1), 42.0)
@@ -36,6 +38,15 @@ def paint_skull(canvas: Canvas, head: Head, height: float, swelling: Swelling | 
     if height < 20:
         _paint_nose(canvas, head, height, to_cavity)
     return to_cavity
+
+
+def _thicker(canvas: Canvas, head: Head, rho: np.ndarray) -> np.ndarray:
+    """(H, W) mm that the bone is thicker than its mean: in front and behind, and on the midline at
+    the frontal crest and the occipital protuberance; less at the temples."""
+    along = np.abs(canvas.y) / (head.half_length * np.maximum(rho, 0.1))
+    crest = np.exp(-(canvas.x / 4) ** 2) * np.clip(along - 0.5, 0, 1)
+    field = smooth_field(head.knots_warp[0], len(rho), _WHOLE)
+    return 2.4 * (along ** 2 - 0.45) + 3.0 * crest + 0.5 * field
 
 
 def _paint_scalp(canvas: Canvas, head: Head, height: float, to_bone: np.ndarray,
