@@ -119,9 +119,9 @@ def test_mask_agrees_with_label_and_with_what_the_blood_changes(drawn):
         without, empty, _ = phantom._render(SMALL, 'train', index, bleeding=False)
         change = with_blood - without
         assert not empty.any() and np.array_equal(mask, s.mask)
-        reach = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=2)
+        reach = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=3)
         away = np.abs(change[~reach])  # where less than half a pixel is blood
-        assert away.max() < 3 and (away > 0.2).mean() < 0.002
+        assert away.max() < 3 and (away > 0.2).mean() < 0.01
         if s.label:
             gains.append(change[mask > 0].mean())
     assert min(gains) > 3 and np.median(gains) > 15
