@@ -1,0 +1,54 @@
+"""Atomic files, the logbook and progress lines."""
+
+import json
+
+import pytest
+
+from repdiff import files, logbook
+from repdiff.errors import UserError, exit_on_user_error
+from repdiff.progress import Progress
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / 'a' / 'x.json'
+    files.write_json(path, {'a': 1})
+    with pytest.raises(ValueError):
+        files.write_json(path, {'a': float('nan')})
+    with pytest.raises(TypeError):
+        files.write_atomic(path, 3)
+    assert json.loads(path.read_text()) == {'a': 1}
+    assert [p.name for p in path.parent.iterdir()] == ['x.json']
+
+
+def test_resuming_a_logbook_forgets_what_came_after_and_keeps_other_phases(tmp_path):
+    for phase in ('a', 'b'):
+        book = logbook.Logbook(tmp_path, phase, 0)
+        for step in (1, 2, 3):
+            book.write(step, loss=step)
+        book.close()
+    with open(tmp_path / 'metrics.jsonl', 'a') as file:
+        file.write('{"phase": "a", "st')  # torn by a kill
+    logbook.Logbook(tmp_path, 'a', 1).write(2, loss=float('inf'))
+    lines = [(line['phase'], line['step'], line['loss']) for line in logbook.read(tmp_path)]
+    assert lines == [('a', 1, 1), ('b', 1, 1), ('b', 2, 2), ('b', 3, 3), ('a', 2, None)]
+
+
+def test_user_errors_and_refusing_disks_are_one_sentence(capsys):
+    for error, words in ((UserError('x.csv: no column'), 'repdiff: x.csv: no column'),
+                         (OSError(28, 'No space left on device', 'f'), "cannot write 'f'")):
+        with pytest.raises(SystemExit) as exit_, exit_on_user_error():
+            raise error
+        assert exit_.value.code == 2
+        printed = capsys.readouterr().err
+        assert words in printed and printed.count('\n') == 1
+    with pytest.raises(ZeroDivisionError), exit_on_user_error():
+        1 / 0
+
+
+def test_progress_prints_plain_lines_off_a_terminal(capsys):
+    progress = Progress(4, 'work', 'images', interval_s=0)
+    progress.update(2, loss=0.5)
+    progress.update(2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith('work: 2/4 50%') and 'images/s' in lines[0] and 'loss 0.5' in lines[0]
+    assert lines[1].startswith('work: 4/4 100%')
