@@ -18,7 +18,8 @@ def threshold(labels: np.ndarray, scores: np.ndarray) -> float:
                         'chosen; enlarge it or change the split fractions.')
     order = np.argsort(-scores, kind='stable')
     ranked = np.asarray(scores, np.float64)[order]
-    called = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # last one called
+    # Index of the last image called positive, a candidate each; equal scores go together.
+    called = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
     hits = np.cumsum(labels[order] == 1)[called]
     f1 = 2 * hits / (called + 1 + positives)
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)

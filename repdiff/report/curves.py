@@ -20,10 +20,12 @@ LOSSES = {
     'loss_kept': ('validation, r kept', '-'),
     'loss_dropped': ('validation, without r', '--'),
 }
+TUNING = {'loss': 'Training loss', 'valid_auroc': 'Validation AUROC'}
 
 
 def pretraining(run: Run) -> bytes | None:
-    phases = [phase for phase in _phases(run, 'pretrain') if any(_series(run, phase, name) for name in LOSSES)]
+    phases = [phase for phase in _phases(run, 'pretrain')
+              if any(_series(run, phase, name) for name in LOSSES)]
     if not phases:
         return None
     colours = style.colours(run)
@@ -38,7 +40,8 @@ def pretraining(run: Run) -> bytes | None:
                 look = {'linestyle': line, 'linewidth': 1.2 if name == 'loss' else 2,
                         'marker': 'o' if len(points) < 12 else None, 'markersize': 3.5}
                 axes.plot(*zip(*points), color=colours.get(row, style.MUTED), **look)
-                shown[name] = Line2D([], [], color=style.INK, label=words, **look | {'marker': None})
+                look['marker'] = None
+                shown[name] = Line2D([], [], color=style.INK, label=words, **look)
         axes.set_yscale('log')
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter('{x:g}')
@@ -54,7 +57,7 @@ def pretraining(run: Run) -> bytes | None:
 
 def tuning(run: Run) -> bytes | None:
     phases = _phases(run, 'tune')
-    panels = [(name, words) for name, words in (('loss', 'Loss'), ('valid_auroc', 'Validation AUROC'))
+    panels = [(name, words) for name, words in TUNING.items()
               if any(_series(run, phase, name) for phase in phases)]
     if not panels:
         return None
@@ -81,7 +84,8 @@ def auroc_over_t(run: Run) -> bytes | None:
     colours = style.colours(run)
     drawing = style.figure(9, 3.6)
     panels = drawing.subplots(1, 2, sharey=True)
-    for axes, split, words in zip(panels, ('valid', 'test'), ('Validation (t is chosen here)', 'Test')):
+    titles = {'valid': 'Validation (t is chosen here)', 'test': 'Test'}
+    for axes, (split, words) in zip(panels, titles.items()):
         for row in rows:
             curve = row['auroc_over_t']
             axes.plot(curve['t'], curve[split], color=colours[row['name']], marker='o',
@@ -120,7 +124,8 @@ def roc(run: Run) -> bytes | None:
         if answers.scores.ndim == 1:
             negative = answers.labels == 0
             axes.plot(answers.predictions[negative].mean(), answers.predictions[~negative].mean(),
-                      'o', color=colours[row['name']], markersize=7, markeredgecolor='white', zorder=4)
+                      'o', color=colours[row['name']], markersize=7, markeredgecolor='white',
+                      zorder=4)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect='equal',
              xlabel='false alarms: 1 − specificity', ylabel='sensitivity (recall)')
     drawing.legend(*axes.get_legend_handles_labels(), loc='outside lower center', ncols=1)

@@ -9,7 +9,7 @@ from repdiff.report.workdir import Run
 Draw = Callable[[Run], bytes | None]
 FIGURES: tuple[tuple[str, str, Draw, str, str], ...] = (
     ('samples', 'Slices of the data set', panels.samples,
-     'Slices as the models see them, with class, facility and the markers that were drawn or noted.',
+     'Slices as the models see them, with class, facility and the markers drawn or noted.',
      'report/samples.npz is missing, so no slices are shown.'),
     ('intervals', 'Metrics with their intervals', panels.intervals,
      'Dot: the test figure; band: its 95% interval over resampled patients. Where bands overlap '

@@ -75,7 +75,7 @@ def render(run: Run, drawn: list[figures.Drawn]) -> str:
 
 
 def summary(run: Run) -> str:
-    """The best model, the best floor, and how much of the comparison is decided; '' without rows."""
+    """The best model, the best floor, how much of the comparison is decided; '' without rows."""
     parts = []
     for floor, start in ((False, 'Best AUROC'), (True, 'best floor')):
         rows = [row for row in run.rows if is_floor(row) == floor and row.get('auroc') is not None]

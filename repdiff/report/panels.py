@@ -1,4 +1,4 @@
-"""Figures with panels: slices, intervals, confusion matrices, z0' over t. Run -> PNG bytes or None."""
+"""Figures of panels: slices, intervals, confusion, z0' over t. Run -> PNG bytes or None."""
 
 import textwrap
 
@@ -25,9 +25,8 @@ def samples(run: Run) -> bytes | None:
                                            images)):
         style.picture(axes, pixels)
         axes.set_title(_class(run, labels[i]), fontsize=8.5, pad=3, color=_class_colour(labels[i]))
-        words = [str(run.samples[key][i]) for key in ('facilities', 'markers') if key in run.samples]
-        words = [word if n or word.startswith('facility') else f'facility {word}'
-                 for n, word in enumerate(words) if word]
+        facility, markers = (str(run.samples[key][i]) for key in ('facilities', 'markers'))
+        words = [word for word in (facility and f'facility {facility}', markers) if word]
         axes.set_xlabel('\n'.join(textwrap.wrap(' · '.join(words), 26)), fontsize=7, labelpad=3)
     for axes in drawing.axes[len(images):]:
         axes.set_axis_off()

@@ -24,7 +24,8 @@ STYLE = {
     'xtick.major.size': 0, 'ytick.major.size': 0, 'xtick.minor.size': 0, 'ytick.minor.size': 0,
     'text.color': INK, 'axes.titlecolor': INK, 'lines.linewidth': 1.8,
     'lines.solid_capstyle': 'round', 'legend.frameon': False, 'legend.fontsize': 8.5,
-    'figure.facecolor': 'white', 'savefig.facecolor': 'white', 'figure.constrained_layout.use': True,
+    'figure.facecolor': 'white', 'savefig.facecolor': 'white',
+    'figure.constrained_layout.use': True,
 }
 
 
