@@ -12,7 +12,7 @@ import numpy as np
 from repdiff.data.refusal import Refused, library_may_fail
 from repdiff.data.slices import Skipped, Slice
 
-_SIDE = (16, 4096)  # pixels
+_MIN_SIDE, _MAX_SIDE = 16, 4096  # pixels of a slice
 _MAX_BYTES = 4 << 30  # of one array in an .npz, which is unpacked whole
 
 
@@ -98,8 +98,10 @@ def _slices(array: np.ndarray, path: Path, name: str, patient: str) -> Iterator[
     if array.ndim != 3 + colour:
         raise Refused(f'has shape {array.shape}; slices are (H, W), (N, H, W) or (N, H, W, C)')
     height, width = array.shape[1:3]
-    if not all(_SIDE[0] <= side <= _SIDE[1] for side in (height, width)):
-        raise Refused(f'has slices of {height} by {width} pixels; {_SIDE[0]} to {_SIDE[1]} are read')
+    if not (_MIN_SIDE <= min(height, width) and max(height, width) <= _MAX_SIDE):
+        raise Refused(
+            f'has slices of {height} by {width}; {_MIN_SIDE} to {_MAX_SIDE} a side are read'
+        )
     for number, pixels in enumerate(array, 1):
         try:
             yield Slice(

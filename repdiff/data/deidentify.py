@@ -100,7 +100,7 @@ def scrub(message: str, *, secret: tuple[str, ...] = ()) -> str:
     """A message without what could name a person: each such part becomes `[removed]`.
 
     Removed are the strings in `secret` with their last path components, quoted text, paths, file
-    names, names written as in DICOM (`DOE^JANE`), and dates, UIDs and numbers of six or more digits.
+    names, names as in DICOM (`DOE^JANE`), and dates, UIDs and numbers of six or more digits.
     """
     parts = {part for raw in secret for part in (raw, Path(raw).name, Path(raw).stem)}
     for part in sorted(parts, key=len, reverse=True):

@@ -168,7 +168,7 @@ def _entry(path: Path, root: Path) -> tuple[str, Entry]:
 
 
 def _note_tilt(entries: Sequence[Entry], note: Note) -> None:
-    """Notes tilt once a series: as the scanner wrote it, or as slices that shift against another."""
+    """Notes tilt once a series: as the scanner wrote it, or as slices that shift sideways."""
     tilt = max((abs(entry.tilt) for entry in entries), default=0)
     first, last = entries[0], entries[-1]
     if first.position is not None and last.position is not None and first.normal is not None:

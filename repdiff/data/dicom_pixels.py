@@ -1,4 +1,4 @@
-"""Stored values of one DICOM frame to HU, exactly, with sizes checked before anything is decoded."""
+"""Stored values of a DICOM frame to HU, exactly, with sizes checked before anything is decoded."""
 
 import dataclasses
 import struct
@@ -52,7 +52,7 @@ def encoding(dataset: Any) -> Encoding:
         raise Refused(f'has no {", ".join(missing)}')
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if not (MIN_SIDE <= rows <= MAX_SIDE and MIN_SIDE <= columns <= MAX_SIDE):
-        raise Refused(f'claims {rows} by {columns} pixels; {MIN_SIDE} to {MAX_SIDE} a side are read')
+        raise Refused(f'claims {rows} by {columns}; {MIN_SIDE} to {MAX_SIDE} a side are read')
     frames = int(dataset.get('NumberOfFrames') or 1)
     if frames < 1:
         raise Refused(f'claims {frames} frames')
@@ -81,7 +81,8 @@ def _padding(dataset: Any, stored: int, signed: bool) -> tuple[int, int] | None:
     if value is None:
         return None
     limit = dataset.get('PixelPaddingRangeLimit')
-    ends = [_in_bits(int(end), stored, signed) for end in (value, value if limit is None else limit)]
+    limit = value if limit is None else limit
+    ends = [_in_bits(int(end), stored, signed) for end in (value, limit)]
     return min(ends), max(ends)
 
 
@@ -155,8 +156,8 @@ def hounsfield(stored: np.ndarray, form: Encoding, slope: float, intercept: floa
     """`slope * stored + intercept`, padding as air.
 
     MONOCHROME1 says only that low values are shown white, which HU do not heed; but some exporters
-    write it because they inverted the values themselves. Air at the rim of the picture tells which:
-    if it is not air as stored, and is once inverted within the stored bits, the values are inverted.
+    write it because they inverted the values themselves. Air at the rim of the picture tells: if
+    it is not air as stored, and is once inverted within the stored bits, they did.
 
     Returns:
       (H, W) float32 HU, exact for integer slope and intercept.

@@ -15,7 +15,7 @@ from repdiff.errors import UserError
 
 Note = Callable[[str, str], None]  # (source, remark)
 
-_SIDE = (16, 4096)  # pixels of a slice
+_MIN_SIDE, _MAX_SIDE = 16, 4096  # pixels of a slice
 _MAX_VOXELS = 1 << 28  # 1,024 slices of 512 by 512, held in memory once
 _MAX_OFFSET = 1 << 20  # bytes before the voxels: header and extensions
 _DEFLATE = 1032  # gzip grows at most this many times
@@ -145,8 +145,10 @@ def _axial(nibabel: Any, header: Any, voxels: np.ndarray) -> tuple[np.ndarray, l
     if across[1] > 1.05 * across[0]:
         raise Refused(f'was not acquired axially: pixels of {across[0]:.2g} by {across[1]:.2g} mm')
     height, width, depth = volume.shape
-    if not all(_SIDE[0] <= side <= _SIDE[1] for side in (height, width)):
-        raise Refused(f'has slices of {height} by {width} pixels; {_SIDE[0]} to {_SIDE[1]} are read')
+    if not (_MIN_SIDE <= min(height, width) and max(height, width) <= _MAX_SIDE):
+        raise Refused(
+            f'has slices of {height} by {width}; {_MIN_SIDE} to {_MAX_SIDE} a side are read'
+        )
     numbers = list(range(1, depth + 1))
     flipped = turn[np.flatnonzero(turn[:, 0] == 2)[0], 1] < 0
     return volume, numbers[::-1] if flipped else numbers

@@ -1,4 +1,4 @@
-"""Rules that combine markers into one label: `hematoma = hypodensities | ~(a & b)`, without eval."""
+"""Rules that combine markers into one label, without eval: `hematoma = a | ~(b & c)`."""
 
 import dataclasses
 import re
