@@ -69,7 +69,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
         }
         if self._about['markers']:
             features['markers'] = tfds.features.Tensor(
-                shape=(len(self._about['markers']),), dtype=np.uint8)
+                shape=(len(self._about['markers']),), dtype=np.int8)
         if self._about['masks']:
             features['mask'] = tfds.features.Image(shape=(size, size, 1), encoding_format='png')
         return tfds.core.DatasetInfo(
@@ -97,7 +97,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
         value = record[name]
         if name in ('image', 'mask') and not isinstance(value, bytes):
             return encode_png(value)
-        return np.asarray(value, np.uint8) if name == 'markers' else value
+        return np.asarray(value, np.int8) if name == 'markers' else value
 
 
 def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike,
@@ -213,7 +213,7 @@ class Split:
             'image': record['image'],
             'label': np.int32(record['label']),
             **{key: record[key].decode() for key in ('id', 'patient', 'facility')},
-            'markers': record.get('markers', np.zeros(0, np.uint8)),
+            'markers': record.get('markers', np.zeros(0, np.int8)),
             'mask': record.get('mask'),
         }
 

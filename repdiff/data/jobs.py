@@ -1,0 +1,246 @@
+"""The work of preparing, cut into jobs that any process can do: read, label, hide names, render."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from repdiff.data import (arrays, deidentify, dicom, labels, nifti, phantom, pictures, records,
+                          splits, windows)
+from repdiff.data.refusal import Refused
+from repdiff.data.render import render
+from repdiff.data.settings import SIMULATED, TFDS, DataSettings
+from repdiff.data.slices import SPLITS, Skipped, Slice
+from repdiff.errors import UserError
+
+_CHUNK = 32  # slices or pictures of a job: enough to outweigh the call
+TFDS_SPLITS = {'train': 'train', 'validation': 'valid', 'valid': 'valid', 'test': 'test'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A part of the source that one process reads by itself; `size` counts files or slices."""
+
+    kind: str
+    work: Any
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A slice, ready to be stored, with what deciding on its split needs.
+
+    `image` and `mask` are PNG bytes; `content` is the pixel hash; `order` is the patient's place in
+    the hash order of the splits; `row` is the (hashed) key of its row of the label table.
+    """
+
+    id: str
+    patient: str
+    facility: str
+    label: int
+    markers: tuple[int, ...]
+    split: str | None
+    image: bytes
+    mask: bytes | None
+    content: str | None
+    order: float
+    source: str
+    row: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """A remark on a file that was kept."""
+
+    source: str
+    remark: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What every job needs. `table` is None where the source labels itself."""
+
+    settings: DataSettings
+    table: labels.Table | None
+    hasher: deidentify.Hasher | None
+
+
+def is_files(settings: DataSettings) -> bool:
+    """Whether the source is files, rather than simulated or of TFDS."""
+    return settings.source != SIMULATED and not settings.source.startswith(TFDS)
+
+
+def root_of(source: str) -> Path:
+    """The directory that the names of a source's files are relative to."""
+    path = Path(source).expanduser()
+    return path if path.is_dir() else path.parent
+
+
+def files_of(settings: DataSettings) -> list[Path]:
+    """All files of a source on disk, sorted, without hidden ones and the label file.
+
+    Raises: UserError where there is no such file or directory, or it holds none.
+    """
+    source, table = Path(settings.source).expanduser(), settings.labels_path()
+    given = [Path(name).expanduser() for name in settings.files] or [source]
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            found += [each for each in path.rglob('*') if each.is_file() and not any(
+                part.startswith('.') for part in each.relative_to(path).parts)]
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f'source {str(path)!r} is neither a file nor a directory.')
+    hidden = table.resolve() if table else None
+    found = sorted({path for path in found if path.resolve() != hidden})
+    if not found:
+        raise UserError(f'source {settings.source!r} holds no files.')
+    return found
+
+
+def simulated_jobs(settings: phantom.Settings) -> Iterator[Job]:
+    for split in SPLITS:
+        count = getattr(settings, split)
+        for start in range(0, count, _CHUNK):
+            stop = min(start + _CHUNK, count)
+            yield Job(SIMULATED, (split, start, stop), stop - start)
+
+
+def tfds_builder(source: str) -> tfds.core.DatasetBuilder:
+    """The TFDS data set `tfds:NAME` or `tfds:DIRECTORY`; UserError where it is not on disk."""
+    name = source.removeprefix(TFDS)
+    try:
+        if Path(name).expanduser().is_dir():
+            builder = tfds.builder_from_directory(str(Path(name).expanduser()))
+        else:
+            builder = tfds.builder(name, file_format='array_record', try_gcs=False)
+    except (tfds.core.DatasetNotFoundError, ImportError, ValueError) as error:
+        raise UserError(f'source {source!r} is no data set that TFDS knows '
+                        f'({type(error).__name__}).') from None
+    missing = {'image', 'label'} - set(builder.info.features or {})
+    if not builder.info.splits or missing:
+        reason = f'has no feature {min(missing)!r}' if missing else 'is not on disk as array_record'
+        raise UserError(f'source {source!r} {reason}; it needs image and label features, prepared '
+                        "by download_and_prepare(file_format='array_record').")
+    return builder
+
+
+def tfds_jobs(builder: tfds.core.DatasetBuilder) -> Iterator[Job]:
+    for split in builder.info.splits:
+        if split in TFDS_SPLITS:
+            count = builder.info.splits[split].num_examples
+            for start in range(0, count, _CHUNK):
+                stop = min(start + _CHUNK, count)
+                yield Job('tfds', (split, start, stop), stop - start)
+
+
+def file_jobs(paths: Iterable[Path], root: Path, note: Callable[[str, str], None]) \
+        -> Iterator[Job | Skipped]:
+    """One job a chunk of pictures, a volume, an array or a DICOM series; the rest is Skipped."""
+    chunk: list[Path] = []
+    scans: list[Path] = []
+    for path in paths:
+        if pictures.is_picture(path):
+            chunk.append(path)
+            if len(chunk) == _CHUNK:
+                yield Job('pictures', tuple(chunk), len(chunk))
+                chunk = []
+        elif nifti.is_nifti(path):
+            yield Job('nifti', path, 1)
+        elif arrays.is_array(path):
+            yield Job('arrays', path, 1)
+        elif os.access(path, os.R_OK) and dicom.is_dicom(path):
+            scans.append(path)
+        else:
+            yield Skipped(str(path), 'is no DICOM, NIfTI, NumPy, PNG, JPEG or TIFF file.')
+    if chunk:
+        yield Job('pictures', tuple(chunk), len(chunk))
+    for series in dicom.scan(scans, root=root, note=note) if scans else ():
+        yield (series if isinstance(series, Skipped)
+               else Job('dicom', series, len(series.entries)))
+
+
+def do(job: Job, context: Context) -> list[Record | Skipped | Note]:
+    """Everything that one job gives, names hidden."""
+    notes: list[tuple[str, str]] = []
+    done: list[Record | Skipped | Note] = []
+    for item in _read(job, context.settings, lambda *note: notes.append(note)):
+        if isinstance(item, Slice):
+            try:
+                item = _record(item, context)
+            except Refused as refusal:
+                item = Skipped(item.source, f'{refusal}.')
+        done.append(hidden(item, context.hasher) if isinstance(item, Skipped) else item)
+    for source, remark in notes:
+        known = hidden(Skipped(source, remark), context.hasher)
+        done.append(Note(known.source, known.reason))
+    return done
+
+
+def hidden(item: Skipped, hasher: deidentify.Hasher | None) -> Skipped:
+    """A skip without names, where names are to be hidden."""
+    return item if hasher is None else deidentify.anonymise(item, hasher)
+
+
+def _read(job: Job, settings: DataSettings, note: Callable[[str, str], None]) \
+        -> Iterator[Slice | Skipped]:
+    if job.kind == SIMULATED:
+        yield from phantom.slices(settings.simulated, *job.work)
+        return
+    if job.kind == 'tfds':
+        yield from _read_tfds(settings.source, *job.work)
+        return
+    root = root_of(settings.source)
+    if job.kind == 'pictures':
+        yield from pictures.read(job.work, root=root)
+    elif job.kind == 'nifti':
+        yield from nifti.read([job.work], root=root, note=note)
+    elif job.kind == 'arrays':
+        yield from arrays.read([job.work], root=root)
+    else:
+        yield from dicom.read_series(job.work, note=note)
+
+
+def _read_tfds(source: str, split: str, start: int, stop: int) -> Iterator[Slice]:
+    data = tfds_builder(source).as_data_source(split=split)
+    for index in range(start, stop):
+        example = data[index]
+        pixels = np.asarray(example['image'])
+        name = f'{split}-{index:06d}'
+        yield Slice(id=name, patient=name, facility='', unit='grey', label=int(example['label']),
+                    pixels=pixels[..., 0] if pixels.shape[-1] == 1 else pixels,
+                    split=TFDS_SPLITS[split], source=source)
+
+
+def _record(item: Slice, context: Context) -> Record:
+    """Labels, renders and hides the names of a slice."""
+    settings, key = context.settings, ''
+    if context.table is not None:
+        row = context.table.find(item)
+        if row is None and settings.label_format == 'csv' and item.unit == 'grey':
+            raise Refused('has no row in the label file')
+        if row is not None:
+            key = row.key
+            window = windows.parse(row.window) if row.window else None
+            item = dataclasses.replace(
+                item, label=row.label, markers=row.markers, split=row.split,
+                patient=row.patient or item.patient, facility=row.facility or item.facility,
+                window=window[0] if window else item.window)
+        else:
+            item = dataclasses.replace(item, markers=(-1,) * len(context.table.markers))
+    pixels = render(item, settings)
+    item = dataclasses.replace(item, patient=item.patient or item.id)
+    order = splits.draw(item.patient, settings.seed)
+    if context.hasher is not None:
+        item, key = deidentify.anonymise(item, context.hasher), context.hasher.name('row', key)
+    return Record(
+        id=item.id, patient=item.patient, facility=item.facility,
+        label=-1 if item.label is None else item.label, markers=item.markers, split=item.split,
+        image=records.encode_png(pixels),
+        mask=None if item.mask is None else records.encode_png(item.mask),
+        content=records.pixel_hash(pixels), order=order, source=item.source, row=key)

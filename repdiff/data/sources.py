@@ -1,0 +1,48 @@
+"""From data settings to a prepared data set, made once and cached."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from repdiff.data import deidentify, jobs, preparation, records, workers
+from repdiff.data.settings import DataSettings, TFDS
+
+__all__ = ['DataSettings', 'cache_key', 'ensure_prepared']
+
+
+def ensure_prepared(settings: DataSettings, cache_dir: str | os.PathLike) -> Path:
+    """The directory of the prepared data set: the source itself, a cached one, or a new one.
+
+    A file that cannot be used is an error here; `python -m repdiff.prepare` may leave it out.
+
+    Raises: UserError on anything wrong with the source, the labels or the splits.
+    """
+    source = Path(settings.source).expanduser()
+    if (source / records.PREPARE).is_file():
+        records.open(source)
+        return source
+    cache = Path(cache_dir).expanduser()
+    out = cache / f'{settings.name}-{cache_key(settings)[:16]}'
+    records.recover(out)
+    if not (out / records.PREPARE).is_file():
+        hide = settings.deidentify and jobs.is_files(settings)
+        salt = deidentify.read_salt(cache / 'salt', outside=out) if hide else None
+        preparation.prepare(settings, out, strict=True, processes=workers.cores(), salt=salt)
+    return out
+
+
+def cache_key(settings: DataSettings) -> str:
+    """sha256 of the settings and of what the source holds: names, sizes, times, the label file."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
+    if settings.source.startswith(TFDS):
+        digest.update(str(jobs.tfds_builder(settings.source).data_path).encode())
+    elif jobs.is_files(settings):
+        table = settings.labels_path()
+        if table is not None and table.is_file():
+            digest.update(table.read_bytes())
+        for path in jobs.files_of(settings):
+            status = path.stat()
+            digest.update(f'{path}\0{status.st_size}\0{status.st_mtime_ns}\n'.encode())
+    return digest.hexdigest()
