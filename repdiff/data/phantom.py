@@ -8,6 +8,7 @@ are added (`phantom_hematoma`, `phantom_confounders`), and the facility's scanne
 (arXiv 2505.06890, experiments).
 """
 
+import collections
 import functools
 import math
 import multiprocessing
@@ -120,12 +121,15 @@ def parallel_slices(settings: Settings, split: str, workers: int) -> Iterator[Sl
     if workers < 2 or count <= chunk:
         yield from slices(settings, split)
         return
-    starts = range(0, count, chunk)
     # A fork of a process that runs JAX's threads may hang.
     with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
-        for part in pool.map(_chunk, *zip(*((settings, split, s, min(s + chunk, count))
-                                            for s in starts))):
-            yield from part
+        ahead = collections.deque()  # bounded: a slow reader must not fill the memory
+        for start in range(0, count, chunk):
+            ahead.append(pool.submit(_chunk, settings, split, start, min(start + chunk, count)))
+            if len(ahead) > 2 * workers:
+                yield from ahead.popleft().result()
+        while ahead:
+            yield from ahead.popleft().result()
 
 
 def _chunk(settings: Settings, split: str, start: int, stop: int) -> list[Slice]:

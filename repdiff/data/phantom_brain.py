@@ -12,6 +12,7 @@ from repdiff.data.phantom_canvas import Canvas, ellipse, ellipse_3d, smooth_fiel
 from repdiff.data.phantom_head import Head, section
 
 CSF, WHITE, GREY, CEREBELLUM, BRAINSTEM = 7.0, 28.5, 39.0, 35.0, 32.0
+TENTORIUM = (6.0, 24.0)  # mm, the heights at which a slice meets it
 DEEP_GREY = (  # x, y, height; semi-axes; HU above white matter
     (12.5, -21.0, 39.0, 4.6, 8.5, 10.0, 9.0),   # caudate head
     (24.0, -5.0, 33.0, 6.5, 14.0, 12.0, 8.0),   # lentiform nucleus
@@ -210,18 +211,28 @@ def _cisterns(brain: Canvas, head: Head, height: float) -> np.ndarray:
     return cover
 
 
+def falx(x: np.ndarray, y: np.ndarray, height: float, half: float) -> np.ndarray:
+    """(H, W) signed distance in mm to the falx, `half` mm thick to each side; below the corpus
+    callosum it has a front and a back part."""
+    gap = np.minimum(y + 44, 40 - y) if height < 57 else np.float32(-1)
+    return np.maximum(np.abs(x) - half, gap)
+
+
+def tentorium(x: np.ndarray, y: np.ndarray, height: float, half: float) -> np.ndarray:
+    """(H, W) signed distance in mm to the tentorium's two leaves, `half` mm thick to each side."""
+    x = np.abs(x)
+    leaf = np.abs(0.75 * (y - 38) + 0.66 * x * (1 - (height - 6) / 30)) - half
+    return np.maximum(leaf, np.maximum(x - 44, 10 - 0.9 * x))
+
+
 def _paint_falx(brain: Canvas, head: Head, height: float, depth: np.ndarray) -> None:
     """Falx, tentorium and the venous sinuses."""
     if height > 22:
-        gap = np.minimum(brain.y + 44, 40 - brain.y) if height < 57 else -np.ones_like(brain.y)
-        line = np.maximum(np.abs(brain.x) - 0.55, gap)
-        brain.paint(brain.cover(line, 0.5) * 0.9, 46.0)
-    back = head.half_length * section(height)
+        brain.paint(0.9 * brain.cover(falx(brain.x, brain.y, height, 0.55), 0.5), 46.0)
     if height > 8:
-        shape = np.maximum(ellipse(brain.x, brain.y - back + 3, 4, 5.5), 0.8 - depth)
-        brain.paint(brain.cover(shape, 1.0), head.sinus_hu)
-    if 6 < height < 24:
-        x = np.abs(brain.x)
-        edge = np.abs(0.75 * (brain.y - 38) + 0.66 * x * (1 - (height - 6) / 30)) - 0.6
-        leaf = np.maximum(edge, np.maximum(x - 44, 10 - x * 0.9))
-        brain.paint(brain.cover(leaf, 0.8) * 0.7, 46.0)
+        back = head.half_length * section(height)
+        sinus = np.maximum(ellipse(brain.x, brain.y - back + 3, 4, 5.5), 0.8 - depth)
+        brain.paint(brain.cover(sinus, 1.0), head.sinus_hu)
+    if TENTORIUM[0] < height < TENTORIUM[1]:
+        leaves = tentorium(brain.x, brain.y, height, 0.6)
+        brain.paint(0.7 * brain.cover(leaves, 0.8), 46.0)

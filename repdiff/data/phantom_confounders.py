@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repdiff.data.phantom_brain import Brain
+from repdiff.data.phantom_brain import TENTORIUM, Brain, falx, tentorium
 from repdiff.data.phantom_canvas import direction, ellipse, ellipse_3d
 
 
@@ -59,20 +59,16 @@ def paint_confounders(found: Confounders, brain: Brain, height: float) -> None:
     """Draws the findings that the slice at `height` meets, inside the cavity."""
     if found.infarct is not None:
         x, y, z, radius = found.infarct
-        _spot(brain, (x, y), ellipse_3d, (height - z, radius, 0.7 * radius, radius), 16.0, 5.0)
+        _spot(brain, (x, y), (height - z, radius, 0.7 * radius, radius), 16.0, 5.0)
     for x, y, z, radius, hu, soft in found.spots:
         if abs(height - z) < 1.6 * radius + 2:  # a slice is about 5 mm thick
-            _spot(brain, (x, y), ellipse_3d, (0.4 * (height - z), radius, radius, radius), hu, soft)
+            _spot(brain, (x, y), (0.4 * (height - z), radius, radius, radius), hu, soft)
     part = brain.canvas
     if found.falx and height > 30:
-        gap = np.minimum(brain.y + 44, 40 - brain.y) if height < 57 else np.float32(-1)
-        line = np.maximum(np.abs(brain.x) - 1.3, gap)
-        part.paint(part.cover(line, 0.5), found.falx)
-    if found.tentorium and 6 < height < 24:
-        x = np.abs(brain.x)
-        edge = np.abs(0.75 * (brain.y - 38) + 0.66 * x * (1 - (height - 6) / 30)) - 1.6
-        leaf = np.maximum(edge, np.maximum(x - 44, 10 - x * 0.9))
-        part.paint(part.cover(leaf, 1.2), found.tentorium)
+        part.paint(part.cover(falx(brain.x, brain.y, height, 1.3), 0.5), found.falx)
+    if found.tentorium and TENTORIUM[0] < height < TENTORIUM[1]:
+        leaves = tentorium(brain.x, brain.y, height, 1.6)
+        part.paint(part.cover(leaves, 1.2), found.tentorium)
     if found.sinus:
         back = float(brain.y[brain.cavity > 0.5].max(initial=60.0))
         shape = ellipse(brain.x, brain.y - back + 3.5, 5, 6.5)
@@ -83,10 +79,11 @@ def paint_confounders(found: Confounders, brain: Brain, height: float) -> None:
         part.paint(0.9 * fade, hu)
 
 
-def _spot(brain: Brain, at: tuple[float, float], shape, size: tuple[float, ...], hu: float,
-          soft: float) -> None:
+def _spot(brain: Brain, at: tuple[float, float], size: tuple[float, float, float, float],
+          hu: float, soft: float) -> None:
+    """An ellipsoid at the brain's (x, y). size: height above its centre, then its semi-axes, mm."""
     box = brain.canvas.box(*at, size[1] + soft + 4)
     part = brain.canvas.crop(box)
-    distance = shape(brain.x[box] - at[0], brain.y[box] - at[1], *size)
+    distance = ellipse_3d(brain.x[box] - at[0], brain.y[box] - at[1], *size)
     if distance is not None:
         part.paint(part.cover(distance, soft), hu)
