@@ -8,12 +8,9 @@ are added (`phantom_hematoma`, `phantom_confounders`), and the facility's scanne
 (arXiv 2505.06890, experiments).
 """
 
-import collections
 import functools
 import math
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -113,27 +110,6 @@ def slices(settings: Settings, split: str, start: int = 0,
     """Slices start..stop-1 of `split`, in order; stop None means the split's end."""
     for index in range(start, getattr(settings, split) if stop is None else stop):
         yield slice_at(settings, split, index)
-
-
-def parallel_slices(settings: Settings, split: str, workers: int) -> Iterator[Slice]:
-    """All slices of `split`, in order, drawn by `workers` processes; the same as `slices`."""
-    count, chunk = getattr(settings, split), 64
-    if workers < 2 or count <= chunk:
-        yield from slices(settings, split)
-        return
-    # A fork of a process that runs JAX's threads may hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
-        ahead = collections.deque()  # bounded: a slow reader must not fill the memory
-        for start in range(0, count, chunk):
-            ahead.append(pool.submit(_chunk, settings, split, start, min(start + chunk, count)))
-            if len(ahead) > 2 * workers:
-                yield from ahead.popleft().result()
-        while ahead:
-            yield from ahead.popleft().result()
-
-
-def _chunk(settings: Settings, split: str, start: int, stop: int) -> list[Slice]:
-    return list(slices(settings, split, start, stop))
 
 
 def _seed(settings: Settings, split: str, number: int, purpose: int) -> np.random.Generator:

@@ -40,12 +40,6 @@ def test_a_slice_depends_on_settings_split_and_index_alone(drawn):
     assert not np.array_equal(drawn['valid'][3].pixels, drawn['train'][3].pixels)
 
 
-def test_workers_draw_the_same_slices_in_order(drawn):
-    parallel = list(phantom.parallel_slices(SMALL, 'train', workers=2))
-    assert len(parallel) == 120
-    assert all(same(a, b) for a, b in zip(parallel, drawn['train']))
-
-
 def test_the_range_of_slices_is_respected(drawn):
     assert [s.id for s in slices(SMALL, 'test', 5, 9)] == [s.id for s in drawn['test'][5:9]]
 
