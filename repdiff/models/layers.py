@@ -28,7 +28,29 @@ class Dense(nn.Module):
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """`x @ kernel + bias` for x (..., Din), as one 2-D product: XLA's CPU backend is faster so."""
     rows = x.reshape(-1, x.shape[-1])  # (B*N, Din)
-    return (rows @ kernel + bias).reshape(*x.shape[:-1], kernel.shape[-1])
+    return (_product(rows, kernel) + bias).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@jax.custom_vjp
+def _product(rows: jax.Array, kernel: jax.Array) -> jax.Array:
+    return rows @ kernel
+
+
+def _product_forward(rows: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+    return rows @ kernel, (rows, kernel)
+
+
+def _product_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    rows, kernel = saved
+    if kernel.shape[0] <= kernel.shape[1]:
+        return gradient @ kernel.T, rows.T @ gradient
+    # On the CPU a tall rows.T @ gradient takes 1.8 times as long as its transpose; the barrier
+    # keeps XLA from swapping it back.
+    swapped = jax.lax.optimization_barrier(gradient.T @ rows)
+    return gradient @ kernel.T, swapped.T
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def normalise(x: jax.Array) -> jax.Array:
@@ -91,8 +113,14 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         layer = functools.partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
-        hidden = nn.gelu(layer(self.hidden, name='fc1')(x), approximate=self.tanh)
+        hidden = layer(self.hidden, name='fc1')(x)
+        hidden = nn.gelu(hidden) if self.tanh else exact_gelu(hidden)
         return layer(x.shape[-1], name='fc2')(hidden)
+
+
+def exact_gelu(x: jax.Array) -> jax.Array:
+    """x Phi(x) through erf as PyTorch has it; `jax.nn.gelu`'s erfc takes twice the time on a CPU."""
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
 class SwiGlu(nn.Module):
