@@ -16,7 +16,8 @@ _GAP = 1  # grid pixels: gaps up to twice this, about 2 mm, count as closed
 _FACE_GAP = 4  # so closed, a face's thin bones enclose its sinuses and orbits
 _BULK = 15  # grid pixels: a square that fits in the head, and in no finger
 _PARTS = 12  # the largest parts looked at
-_FILLED = 0.55  # the share of tissue in what a part adds to the outline that makes it belong
+_FILLED = 0.5  # the share of tissue in what a face adds to the outline
+_BROW = 0.15  # of the bulk's height: a face lies before this
 _MARGIN = 0.04  # of the head's size: skin and ears outside the hull of its solid parts
 _INSIDE = 0.5  # the share within the head's outline that makes a part belong to it
 
@@ -76,21 +77,27 @@ def _grow(solid: np.ndarray, filled: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """The solid parts that make up the head, and its outline: their hull with a margin.
 
     It starts from the largest bulk. Another part joins if it lies mostly inside the outline, as
-    muscles do, or if what the outline would gain is mostly filled, as with a face before the skull
-    base; beside the fingers that hold a head it is mostly air.
+    muscles do, or if it lies before the bulk and the outline gains mostly filled space, as with a
+    face; the fingers that hold a head lie beside it.
     """
     bulk = ndimage.grey_opening(solid.astype(np.uint8), size=(_BULK, _BULK)) > 0
     core = _largest(bulk if bulk.any() else solid)
     outline = _hull(core)
-    parts, count = ndimage.label(solid & ~core)
+    down, across = ndimage.find_objects(core.astype(np.uint8))[0]
+    brow = down.start + _BROW * (down.stop - down.start)
+    parts, _ = ndimage.label(solid & ~core)
     areas = np.bincount(parts.ravel())[1:]
     waiting = [int(part) + 1 for part in np.argsort(-areas)[:_PARTS]]
     while waiting:
         for part in waiting:
             region = parts == part
             wider = _hull(core | region)
-            gain = wider & ~outline
-            if outline[region].mean() >= _INSIDE or filled[gain].sum() >= _FILLED * gain.sum():
+            y, x = (place.mean() for place in np.nonzero(region))
+            before = y < brow and across.start <= x < across.stop
+            gain = filled[wider & ~outline]
+            if outline[region].mean() >= _INSIDE or (
+                before and gain.sum() >= _FILLED * gain.size
+            ):
                 core, outline = core | region, wider
                 waiting.remove(part)
                 break
