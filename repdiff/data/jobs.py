@@ -76,7 +76,7 @@ def is_files(settings: DataSettings) -> bool:
 
 def root_of(source: str) -> Path:
     """The directory that the names of a source's files are relative to."""
-    path = Path(source).expanduser()
+    path = Path(source).expanduser().absolute()
     return path if path.is_dir() else path.parent
 
 
@@ -85,8 +85,8 @@ def files_of(settings: DataSettings) -> list[Path]:
 
     Raises: UserError where there is no such file or directory, or it holds none.
     """
-    source, table = Path(settings.source).expanduser(), settings.labels_path()
-    given = [Path(name).expanduser() for name in settings.files] or [source]
+    source, table = Path(settings.source).expanduser().absolute(), settings.labels_path()
+    given = [Path(name).expanduser().absolute() for name in settings.files] or [source]
     found: list[Path] = []
     for path in given:
         if path.is_dir():
@@ -166,25 +166,24 @@ def file_jobs(paths: Iterable[Path], root: Path, note: Callable[[str, str], None
 
 
 def do(job: Job, context: Context) -> list[Record | Skipped | Note]:
-    """Everything that one job gives, names hidden."""
+    """Everything that one job gives; names are hidden in records, sources are below the root."""
     notes: list[tuple[str, str]] = []
     done: list[Record | Skipped | Note] = []
+    root = root_of(context.settings.source)
     for item in _read(job, context.settings, lambda *note: notes.append(note)):
+        item = dataclasses.replace(item, source=below(item.source, root))
         if isinstance(item, Slice):
             try:
                 item = _record(item, context)
             except Refused as refusal:
                 item = Skipped(item.source, f'{refusal}.')
-        done.append(hidden(item, context.hasher) if isinstance(item, Skipped) else item)
-    for source, remark in notes:
-        known = hidden(Skipped(source, remark), context.hasher)
-        done.append(Note(known.source, known.reason))
-    return done
+        done.append(item)
+    return done + [Note(below(source, root), remark) for source, remark in notes]
 
 
-def hidden(item: Skipped, hasher: deidentify.Hasher | None) -> Skipped:
-    """A skip without names, where names are to be hidden."""
-    return item if hasher is None else deidentify.anonymise(item, hasher)
+def below(path: str, root: Path) -> str:
+    """A file's name relative to the root; other sources stay as they are."""
+    return Path(os.path.relpath(path, root)).as_posix() if Path(path).is_absolute() else path
 
 
 def _read(job: Job, settings: DataSettings, note: Callable[[str, str], None]) \
@@ -236,6 +235,7 @@ def _record(item: Slice, context: Context) -> Record:
     pixels = render(item, settings)
     item = dataclasses.replace(item, patient=item.patient or item.id)
     order = splits.draw(item.patient, settings.seed)
+    source = item.source
     if context.hasher is not None:
         item, key = deidentify.anonymise(item, context.hasher), context.hasher.name('row', key)
     return Record(
@@ -243,4 +243,4 @@ def _record(item: Slice, context: Context) -> Record:
         label=-1 if item.label is None else item.label, markers=item.markers, split=item.split,
         image=records.encode_png(pixels),
         mask=None if item.mask is None else records.encode_png(item.mask),
-        content=records.pixel_hash(pixels), order=order, source=item.source, row=key)
+        content=records.pixel_hash(pixels), order=order, source=source, row=key)

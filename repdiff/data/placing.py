@@ -66,5 +66,6 @@ def _fixed(found: Sequence[Record], settings: DataSettings, hasher: Hasher | Non
     roles = splits.roles((record.facility for record in found),
                          hidden(settings.pretrain_facilities),
                          hidden(settings.downstream_facilities))
-    splits.check_patients((record.patient, roles[record.facility]) for record in found)
+    splits.check_patients((record.patient, roles[record.facility], record.source)
+                          for record in found)
     return {record.patient: 'pretrain' for record in found if roles[record.facility] == 'pretrain'}

@@ -61,10 +61,11 @@ def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int,
     Raises: UserError on anything wrong with the source, the labels or the splits.
     """
     hasher = deidentify.Hasher(salt) if settings.deidentify and jobs.is_files(settings) else None
-    table = read_table(settings) if jobs.is_files(settings) else None
+    paths = jobs.files_of(settings) if jobs.is_files(settings) else []
+    table = read_table(settings) if paths else None
     context = Context(settings, table, hasher)
     notes: list[Note] = []
-    todo, skipped = _plan(settings, context, notes)
+    todo, skipped = _plan(context, paths, notes)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=out.parent) as file:
         spool = Spool(file)
@@ -73,7 +74,9 @@ def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int,
         where, left_out = placing.place(spool.records, settings, hasher, {})
         skipped += left_out
         _check(spool.records, where, classes)
-        info = _info(settings, spool, where, classes, markers, skipped, notes)
+        info = _info(settings, spool, where, classes, markers)
+        info['skipped'] = [_hidden(item.source, 'reason', item.reason, hasher) for item in skipped]
+        info['notes'] = [_hidden(item.source, 'remark', item.remark, hasher) for item in notes]
         chosen = {name: _stored(spool, where, name) for name in SPLITS if name in where}
         return records.write(chosen, out, info)
 
@@ -125,23 +128,25 @@ def _column(key: str, name: str, header: Sequence[str]) -> str:
     return next((each for each in usual if each in header), '')
 
 
-def _plan(settings: DataSettings, context: Context, notes: list[Note]) \
+def _plan(context: Context, paths: Sequence[Path], notes: list[Note]) \
         -> tuple[list[Job], list[Skipped]]:
     """The jobs of the source, and the files that are none."""
+    settings = context.settings
     if settings.source == SIMULATED:
         return list(jobs.simulated_jobs(settings.simulated)), []
     if settings.source.startswith(TFDS):
         return list(jobs.tfds_jobs(jobs.tfds_builder(settings.source))), []
-    paths = jobs.files_of(settings)
     _check_table(settings, context.table, paths)
 
-    def note(source: str, remark: str) -> None:
-        known = jobs.hidden(Skipped(source, remark), context.hasher)
-        notes.append(Note(known.source, known.reason))
+    root = jobs.root_of(settings.source)
 
-    planned = list(jobs.file_jobs(paths, jobs.root_of(settings.source), note))
+    def note(source: str, remark: str) -> None:
+        notes.append(Note(jobs.below(source, root), remark))
+
+    planned = list(jobs.file_jobs(paths, root, note))
     todo = [each for each in planned if isinstance(each, Job)]
-    foreign = [jobs.hidden(each, context.hasher) for each in planned if isinstance(each, Skipped)]
+    foreign = [Skipped(jobs.below(each.source, root), each.reason) for each in planned
+               if isinstance(each, Skipped)]
     if not todo:
         raise UserError(f'source {settings.source!r} holds no DICOM, NIfTI, NumPy or picture file.')
     return todo, foreign
@@ -206,11 +211,12 @@ def _read_all(todo: Sequence[Job], context: Context, processes: int, strict: boo
                 notes.append(item)
             else:
                 if strict:
-                    raise UserError(f'{item.source!r} {item.reason}')
+                    raise UserError(f'file {item.source!r} {deidentify.scrub(item.reason)}')
                 skipped.append(item)
         progress.update(job.size)
     if not spool.records:
-        first = f': {skipped[0].source!r} {skipped[0].reason}' if skipped else '.'
+        first = skipped[0] if skipped else None
+        first = f'; file {first.source!r} {deidentify.scrub(first.reason)}' if first else '.'
         raise UserError(f'source {context.settings.source!r} gives no image at all{first}')
 
 
@@ -228,15 +234,14 @@ def _meaning(settings: DataSettings, table: labels.Table | None) \
 def _check(found: Sequence[Record], where: Sequence[str | None], classes: Sequence[str]) -> None:
     """No patient and no content in two splits, and examples of each class in the labelled ones."""
     kept = [(record, place) for record, place in zip(found, where, strict=True) if place]
-    splits.check_patients((record.patient, place) for record, place in kept)
-    splits.check_pixels((record.id, record.content, place) for record, place in kept)
+    splits.check_patients((record.patient, place, record.source) for record, place in kept)
+    splits.check_pixels((record.source, record.content, place) for record, place in kept)
     splits.check_classes(((record.label, place) for record, place in kept), classes)
 
 
 def _info(settings: DataSettings, spool: Spool, where: Sequence[str | None],
-          classes: Sequence[str], markers: Sequence[str], skipped: Sequence[Skipped],
-          notes: Sequence[Note]) -> dict:
-    """What `prepare.json` says, but for the counts of the splits."""
+          classes: Sequence[str], markers: Sequence[str]) -> dict:
+    """What `prepare.json` says, but for the splits and what was skipped or remarked."""
     made = dataclasses.asdict(settings)
     content = hashlib.sha256()
     for record, place in zip(spool.records, where, strict=True):
@@ -254,6 +259,12 @@ def _info(settings: DataSettings, spool: Spool, where: Sequence[str | None],
         'channels': settings.channels,
         'settings': shown,
         'fingerprint': content.hexdigest(),
-        'skipped': [dataclasses.asdict(item) for item in skipped],
-        'notes': [dataclasses.asdict(item) for item in notes],
     }
+
+
+def _hidden(source: str, key: str, text: str, hasher: deidentify.Hasher | None) -> dict[str, str]:
+    """A skip or a remark as `prepare.json` has it: without names, where names are to be hidden."""
+    if hasher is None:
+        return {'source': source, key: text}
+    item = deidentify.anonymise(Skipped(source, text), hasher)
+    return {'source': item.source, key: item.reason}

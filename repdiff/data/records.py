@@ -116,6 +116,7 @@ def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike,
     """
     out = Path(out)
     recover(out)
+    check_place(out)
     partial = out.parent / f'.{out.name}.partial-{socket.gethostname()}-{os.getpid()}'
     try:
         partial.mkdir(parents=True)
@@ -132,6 +133,14 @@ def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike,
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(_older(out), ignore_errors=True)
     return Dataset(out)
+
+
+def check_place(out: Path) -> None:
+    """Raises UserError where `out` is something else than a data set, which writing would remove."""
+    if out.exists() and not (out / PREPARE).is_file() and (
+            not out.is_dir() or any(out.iterdir())):
+        raise UserError(f'{str(out)!r} exists and is no prepared data set; choose another directory '
+                        'for the output, or remove it.')
 
 
 def _older(out: Path) -> Path:

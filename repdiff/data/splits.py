@@ -112,17 +112,18 @@ def roles(present: Iterable[str], pretrain: Sequence[str],
     return {name: 'downstream' if name in downstream else 'pretrain' for name in present}
 
 
-def check_patients(images: Iterable[tuple[str, str]]) -> None:
-    """Raises UserError where (patient, split) pairs put one patient into two splits."""
-    first: dict[str, str] = {}
-    for patient, split in images:
-        if first.setdefault(patient, split) != split:
-            raise UserError(f'patient {patient!r} is in two splits, {first[patient]} and {split}; '
-                            'keep all images of a patient in one.')
+def check_patients(images: Iterable[tuple[str, str, str]]) -> None:
+    """Raises UserError where (patient, split, file) triples put one patient into two splits."""
+    first: dict[str, tuple[str, str]] = {}
+    for patient, split, name in images:
+        place, other = first.setdefault(patient, (split, name))
+        if place != split:
+            raise UserError(f'patient {patient!r} is in two splits, {place} ({other!r}) and '
+                            f'{split} ({name!r}); keep all images of a patient in one.')
 
 
 def check_pixels(images: Iterable[tuple[str, str | None, str]]) -> None:
-    """Raises UserError where (id, pixel hash, split) triples show one content in two splits."""
+    """Raises UserError where (file, pixel hash, split) triples show one content in two splits."""
     first: dict[str, tuple[str, str]] = {}
     for name, content, split in images:
         if content is None:
