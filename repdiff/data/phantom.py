@@ -46,7 +46,7 @@ class Settings:
     image_size: pixels a side, 16..512. pretrain, train, valid, test: slices in each split (the
     defaults are the paper's). slices_per_patient: their mean. positive_rate: share of slices with
     a hematoma, met exactly up to rounding in each split. Difficulty: contrast scales how much
-    denser than brain a hematoma is (1: 20-46 HU), lesion_size scales its lengths, facility_shift
+    denser than brain a hematoma is (1: 19-43 HU), lesion_size scales its lengths, facility_shift
     how far facilities 02-12 differ from 01 (0: not at all, 1: as in `phantom_facilities`).
     """
 

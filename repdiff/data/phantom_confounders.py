@@ -35,7 +35,7 @@ def draw_confounders(rng: np.random.Generator) -> Confounders:
     if rng.random() < 0.5:  # pineal gland
         spots.append((rng.normal(0, 0.7), rng.normal(24, 1.5), rng.normal(31, 2),
                       rng.uniform(2.0, 3.6), rng.uniform(90, 260), 1.0))
-    if rng.random() < 0.12:  # basal ganglia, both sides
+    if rng.random() < 0.16:  # basal ganglia, both sides
         radius, hu = rng.uniform(3.0, 6.0), rng.uniform(52, 95)
         spots += [(side * 22, -6, 34, radius, hu, 3.0) for side in (-1, 1)]
     if rng.random() < 0.10:  # a calcified granuloma or vessel anywhere
@@ -47,11 +47,11 @@ def draw_confounders(rng: np.random.Generator) -> Confounders:
     infarct = (52 * math.sin(turn[1]), 58 * math.cos(turn[1]), rng.uniform(15, 75),
                rng.uniform(8, 22)) if rng.random() < 0.12 else None
     rim = (turn[2], rng.uniform(0.25, 0.8), rng.uniform(3, 8), rng.uniform(55, 95)
-           ) if rng.random() < 0.25 else None
+           ) if rng.random() < 0.35 else None
     return Confounders(
-        tuple(spots), falx=rng.uniform(58, 85) if rng.random() < 0.18 else 0.0,
-        tentorium=rng.uniform(55, 75) if rng.random() < 0.18 else 0.0,
-        sinus=rng.uniform(62, 76) if rng.random() < 0.18 else 0.0,
+        tuple(spots), falx=rng.uniform(58, 85) if rng.random() < 0.25 else 0.0,
+        tentorium=rng.uniform(55, 75) if rng.random() < 0.25 else 0.0,
+        sinus=rng.uniform(62, 76) if rng.random() < 0.25 else 0.0,
         scalp=scalp, infarct=infarct, rim=rim)
 
 

@@ -49,7 +49,7 @@ def draw_head(rng: np.random.Generator) -> Head:
         taper=rng.uniform(0.06, 0.16), square=rng.uniform(2.0, 2.45), lean=rng.normal(0, 0.03),
         skull=rng.uniform(5.5, 8.5), scalp=rng.uniform(3.5, 7.0), atrophy=atrophy,
         ventricle=float(np.clip(0.65 + 0.5 * atrophy + rng.normal(0, 0.14), 0.5, 1.7)),
-        side=tuple(rng.normal(1, 0.08, 2)), brain_offset=rng.normal(0, 1.2),
+        side=tuple(rng.normal(1, 0.08, 2)), brain_offset=rng.normal(0, 1.7),
         sinus_hu=rng.normal(54, 6), air_cells=rng.uniform(0.3, 1.0),
         knots_sulci=(grid[0], grid[1]), knots_warp=(warp[0], warp[1]), knots_texture=grid[2],
         knots_cells=rng.standard_normal((66, 66), dtype=np.float32))

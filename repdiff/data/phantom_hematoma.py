@@ -77,7 +77,7 @@ def draw_hematoma(rng: np.random.Generator, height: float, half_height: float, c
     return Hematoma(
         kind, markers, height, half_height, angle=rng.uniform(0, 2 * math.pi),
         reach=rng.uniform(0.2, 0.72), long=long, short=short, turn=rng.uniform(0, math.pi),
-        density=contrast * rng.uniform(20, 46), waves=tuple(waves), islands=tuple(islands),
+        density=contrast * rng.uniform(19, 43), waves=tuple(waves), islands=tuple(islands),
         blend=(rng.uniform(0, 2 * math.pi), rng.uniform(-0.25, 0.25)),
         level=rng.uniform(-0.3, 0.3), edema=rng.uniform(1.5, 6.0))
 
