@@ -100,9 +100,8 @@ def settings(given: argparse.Namespace) -> DataSettings:
 
 def _check_out(out: Path, made: DataSettings) -> None:
     records.check_place(out)
-    root = jobs.root_of(made.source)
-    if jobs.is_files(made) and out.resolve() in (root.resolve(), *root.resolve().parents):
-        raise UserError(f'--out {str(out)!r} holds the source; choose a directory beside it.')
+    if jobs.is_files(made) and out.resolve().is_relative_to(jobs.root_of(made.source).resolve()):
+        raise UserError(f'--out {str(out)!r} lies inside the source; choose a directory beside it.')
 
 
 def main(argv: Sequence[str]) -> None:

@@ -217,6 +217,8 @@ class Split:
 
     def stored(self, index: int) -> dict[str, Any]:
         """The record with its image and mask still PNG bytes."""
+        if not 0 <= index < len(self):
+            raise IndexError(f'{self.name} has {len(self)} images, none at {index}')
         record = self._source[index]
         return {
             'image': record['image'],

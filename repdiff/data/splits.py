@@ -35,7 +35,7 @@ def draw(patient: str, seed: int) -> float:
 
 
 def strata(labels: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Patient -> the rarest class among their images; -1 for a patient without labels.
+    """Patient -> the rarest class among their images, of equals the higher; -1 is no label at all.
 
     Args:
       labels: (patient, label) of each image; label -1 is unlabelled.
@@ -45,7 +45,7 @@ def strata(labels: Iterable[tuple[str, int]]) -> dict[str, int]:
     for patient, label in labels:
         images[label] += 1
         classes[patient].add(label)
-    return {patient: min(found - {-1}, key=lambda label: (images[label], label), default=-1)
+    return {patient: min(found - {-1}, key=lambda label: (images[label], -label), default=-1)
             for patient, found in classes.items()}
 
 
