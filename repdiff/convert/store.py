@@ -44,7 +44,8 @@ def convert(kind: str, source: str, out: str | os.PathLike) -> dict[str, Any]:
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
     try:
         temporary.chmod(0o755)
-        _save(temporary / PARAMS, params)
+        with _checkpointer() as checkpointer:
+            checkpointer.save((temporary / PARAMS).absolute(), params)
         write_json(temporary / INFO, info)
         os.rename(temporary, out)
     except BaseException:
@@ -80,7 +81,7 @@ def load(directory: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[
     fields = read_info(directory, kind)['fields']
     path = (Path(directory) / PARAMS).absolute()
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             return fields, checkpointer.restore(path)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f'the converted weights in {directory} are damaged ({type(error).__name__});'
@@ -92,6 +93,6 @@ def count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _save(path: Path, params: Any):
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), params)
+def _checkpointer() -> ocp.Checkpointer:
+    # Compression gains 7% on weights and holds a whole compressed copy in memory.
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
