@@ -93,7 +93,7 @@ _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 _PATH = re.compile(r'(?:[A-Za-z]:)?[^\s:,;()]*[/\\][^\s,;()]*')
 _FILE = re.compile(r'\S+\.(?:dcm|ima|nii|gz|npy|npz|png|jpe?g|tiff?|csv|bmp)\b', re.IGNORECASE)
 _PERSON = re.compile(r'\w+\^[\w^]*')
-_NUMBER = re.compile(r'\d[\d./:-]{5,}')
+_NUMBER = re.compile(r'\d(?:[./:-]?\d){5,}')
 
 
 def scrub(message: str, *, secret: tuple[str, ...] = ()) -> str:

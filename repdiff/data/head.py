@@ -117,7 +117,7 @@ def _hull(region: np.ndarray) -> np.ndarray:
     first = region[rows].argmax(1)
     last = region.shape[1] - 1 - region[rows, ::-1].argmax(1)
     ends = np.stack([np.r_[first, last], np.r_[rows, rows]], -1).astype(float)  # (2 rows, 2) x, y
-    margin = _MARGIN * np.sqrt(region.sum())
+    margin = 1 + _MARGIN * np.sqrt(region.sum())
     turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     circle = margin * np.stack([np.cos(turn), np.sin(turn)], -1)
     points = (ends[:, None] + circle).reshape(-1, 2)
