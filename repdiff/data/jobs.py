@@ -216,26 +216,45 @@ def _read_tfds(source: str, split: str, start: int, stop: int) -> Iterator[Slice
                     split=TFDS_SPLITS[split], source=source)
 
 
+def labelled(item: Slice, context: Context) -> tuple[Slice, labels.Row | None]:
+    """The slice with what its row of the label table says, and the row.
+
+    Raises: Refused for a picture that a plain CSV does not list.
+    """
+    if context.table is None:
+        return item, None
+    row = context.table.find(item)
+    if row is None:
+        if context.settings.label_format == 'csv' and item.unit == 'grey':
+            raise Refused('has no row in the label file')
+        return dataclasses.replace(item, markers=(-1,) * len(context.table.markers)), None
+    return dataclasses.replace(
+        item, label=row.label, markers=row.markers, split=row.split,
+        patient=row.patient or item.patient, facility=row.facility or item.facility), row
+
+
+def chosen_windows(item: Slice, row: labels.Row | None, settings: DataSettings) \
+        -> tuple[windows.Window, ...]:
+    """Of HU the row's windows, the simulated slice's own, or those of the settings for its facility.
+
+    A DICOM header's window is not used: it differs from scan to scan.
+    """
+    if item.unit == 'grey':
+        return ()
+    if row is not None and row.window:
+        return windows.parse(row.window)
+    if settings.source == SIMULATED and settings.channels == 1:
+        return (item.window,)
+    return windows.of_facility(windows.parse_facilities(settings.window), item.facility)
+
+
 def _record(item: Slice, context: Context) -> Record:
     """Labels, renders and hides the names of a slice."""
-    settings, key = context.settings, ''
-    if context.table is not None:
-        row = context.table.find(item)
-        if row is None and settings.label_format == 'csv' and item.unit == 'grey':
-            raise Refused('has no row in the label file')
-        if row is not None:
-            key = row.key
-            window = windows.parse(row.window) if row.window else None
-            item = dataclasses.replace(
-                item, label=row.label, markers=row.markers, split=row.split,
-                patient=row.patient or item.patient, facility=row.facility or item.facility,
-                window=window[0] if window else item.window)
-        else:
-            item = dataclasses.replace(item, markers=(-1,) * len(context.table.markers))
-    pixels = render(item, settings)
+    item, row = labelled(item, context)
+    pixels = render(item, chosen_windows(item, row, context.settings), context.settings)
     item = dataclasses.replace(item, patient=item.patient or item.id)
-    order = splits.draw(item.patient, settings.seed)
-    source = item.source
+    order = splits.draw(item.patient, context.settings.seed)
+    source, key = item.source, row.key if row else ''
     if context.hasher is not None:
         item, key = deidentify.anonymise(item, context.hasher), context.hasher.name('row', key)
     return Record(

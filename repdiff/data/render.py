@@ -1,5 +1,7 @@
 """A slice as the picture a record holds: windowed, cleaned, squared and resized."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -7,13 +9,15 @@ from repdiff.data import head, windows
 from repdiff.data.refusal import Refused
 from repdiff.data.settings import DataSettings
 from repdiff.data.slices import Slice
+from repdiff.errors import UserError
 
 
-def render(item: Slice, settings: DataSettings) -> np.ndarray:
-    """(S, S, channels) uint8 of a slice.
+def render(item: Slice, chosen: Sequence[windows.Window], settings: DataSettings) -> np.ndarray:
+    """(S, S, channels) uint8 of a slice; HU go through the windows `chosen`, one a channel.
 
-    HU go through the slice's own window where it has one and one channel is asked for, else through
-    the facility's of the settings. Raises Refused where grey cannot give the channels.
+    Raises:
+      UserError: there are not as many windows as channels.
+      Refused: grey cannot give the channels.
     """
     pixels = item.pixels
     if settings.head_mask:
@@ -23,16 +27,13 @@ def render(item: Slice, settings: DataSettings) -> np.ndarray:
             pixels = head.crop(pixels, kept, item.unit)
     # Windowed first, resized then: bone beyond the window must not spread into the brain beside it.
     if item.unit == 'hu':
-        pixels = windows.apply(pixels, _windows(item, settings))    # (H, W, C)
+        if len(chosen) != settings.channels:
+            raise UserError(f'HU go through {len(chosen)} windows where channels is '
+                            f'{settings.channels}; make them agree.')
+        pixels = windows.apply(pixels, chosen)                      # (H, W, C)
     else:
         pixels = _planes(pixels, settings.channels)
     return head.resize(pixels, settings.image_size, 'grey')         # (S, S, C)
-
-
-def _windows(item: Slice, settings: DataSettings) -> tuple[windows.Window, ...]:
-    if item.window is not None and settings.channels == 1:
-        return (item.window,)
-    return windows.of_facility(windows.parse_facilities(settings.window), item.facility)
 
 
 def _planes(pixels: np.ndarray, channels: int) -> np.ndarray:

@@ -34,8 +34,9 @@ class DataSettings:
         patient of its own), `facility` and `window`, where there are such.
       split_column: the column that names the splits; '' splits by patient.
       image_size: pixels a side.
-      channels: 1 to 3; windows of HU, or 1 grey and 3 colour.
-      window: of HU where the source names none, as `windows.parse_facilities` reads it.
+      channels: 1 to 3; one a window of HU, or 1 grey and 3 colour.
+      window: of HU, as `windows.parse_facilities` reads it; a row's own stands before it, and
+        simulated CT knows its facilities'.
       head_mask: removes what lies outside the head.
       crop: centres the head and crops to it; needs head_mask.
       pretrain_facilities, downstream_facilities: pre-train on some, split the others; () and ()
@@ -76,10 +77,7 @@ class DataSettings:
             raise UserError(f'image_size is {self.image_size}; choose 8 to 4096 pixels.')
         if self.channels not in (1, 2, 3):
             raise UserError(f'channels is {self.channels}; choose 1, 2 or 3.')
-        for facility, chosen in windows.parse_facilities(self.window).items():
-            if len(chosen) != self.channels:
-                raise UserError(f'window {self.window!r} has {len(chosen)} windows for facility '
-                                f'{facility!r} where channels is {self.channels}; make them agree.')
+        windows.parse_facilities(self.window)
         if self.crop and not self.head_mask:
             raise UserError('crop needs the head mask; turn head_mask on, or crop off.')
         if self.source == SIMULATED and self.simulated is None:
@@ -106,8 +104,3 @@ class DataSettings:
             return Path(self.labels).expanduser()
         beside = Path(self.source).expanduser() / 'labels.csv'
         return beside if beside.is_file() else None
-
-    def look(self) -> dict:
-        """The settings that a record's pixels depend on."""
-        return {key: getattr(self, key)
-                for key in ('image_size', 'channels', 'window', 'head_mask', 'crop')}

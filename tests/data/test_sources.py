@@ -137,7 +137,7 @@ def digits(tmp_path):
 
 
 def test_tfds_keeps_its_test_split(tmp_path, digits):
-    settings = make_settings(digits, channels=3, window='brain+subdural+bone', image_size=12,
+    settings = make_settings(digits, channels=3, image_size=12,
                              fractions={'pretrain': 0.4, 'train': 0.3, 'valid': 0.2, 'test': 0.1})
     dataset = records.open(sources.ensure_prepared(settings, tmp_path / 'cache'))
     assert dataset.info['classes'] == ['a', 'b', 'c']
@@ -159,7 +159,7 @@ def test_unknown_tfds(tmp_path, name):
 
 @pytest.mark.parametrize(('changes', 'words'), [
     ({'image_size': 4}, 'image_size is 4'), ({'channels': 4}, 'channels is 4'),
-    ({'window': 'brain+bone'}, 'has 2 windows'), ({'crop': True}, 'crop needs the head mask'),
+    ({'window': 'brains'}, 'neither a preset'), ({'crop': True}, 'crop needs the head mask'),
     ({'source': 'simulated'}, 'needs the settings of the simulation'),
     ({'pretrain_facilities': ('1',)}, 'need downstream_facilities'),
     ({'fractions': {'train': 2.0}}, 'sum to 1')])
