@@ -35,9 +35,7 @@ def convert(kind: str, source: str, out: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f'{out} already exists; choose another --out, or remove it first.')
     table = KINDS[kind]
     path = hub.locate(source, table.FILES)
-    with weights.opened(path) as file:
-        fields = table.fields(file, weights.settings(path))
-        params = engine.convert(file, table.rules(file), table.shapes(fields))
+    fields, params = _read(table, path)
     info = {'kind': kind, 'fields': fields, 'parameters': count(params), 'source': source,
             'sha256': weights.sha256(path), 'licence': table.LICENCE}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +89,13 @@ def load(directory: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[
 def count(params: Any) -> int:
     """The number of parameters in a tree of arrays or shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _read(table: ModuleType, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(module fields, params) of a weight file, whose memory is free again on return."""
+    with weights.opened(path) as file:
+        fields = table.fields(file, weights.settings(path))
+        return fields, engine.convert(file, table.rules(file), table.shapes(fields))
 
 
 def _checkpointer() -> ocp.Checkpointer:
