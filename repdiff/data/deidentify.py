@@ -89,6 +89,7 @@ def anonymise(item: Slice | Skipped, hasher: Hasher) -> Slice | Skipped:
     )
 
 
+_LIBRARY = re.compile(r'\((\w+): .*\)')  # as `refusal.library_may_fail` quotes a library
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 _PATH = re.compile(r'(?:[A-Za-z]:)?[^\s:,;()]*[/\\][^\s,;()]*')
 _FILE = re.compile(r'\S+\.(?:dcm|ima|nii|gz|npy|npz|png|jpe?g|tiff?|csv|bmp)\b', re.IGNORECASE)
@@ -100,12 +101,14 @@ def scrub(message: str, *, secret: tuple[str, ...] = ()) -> str:
     """A message without what could name a person: each such part becomes `[removed]`.
 
     Removed are the strings in `secret` with their last path components, quoted text, paths, file
-    names, names as in DICOM (`DOE^JANE`), and dates, UIDs and numbers of six or more digits.
+    names, names as in DICOM (`DOE^JANE`), and dates, UIDs and numbers of six or more digits. Of a
+    library's error only its type stays, for its words may quote any tag.
     """
     parts = {part for raw in secret for part in (raw, Path(raw).name, Path(raw).stem)}
     for part in sorted(parts, key=len, reverse=True):
         if len(part) > 2:
             message = message.replace(part, '[removed]')
+    message = _LIBRARY.sub(r'(\1)', message)
     for pattern in (_QUOTED, _PATH, _FILE, _PERSON, _NUMBER):
         message = pattern.sub('[removed]', message)
     return message

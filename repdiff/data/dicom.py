@@ -70,7 +70,7 @@ def read(
     Args:
       paths: files.
       root: directory that a file without SOPInstanceUID is named relative to.
-      note: takes (file, remark) on gantry tilt, burned-in text, missing positions or names.
+      note: takes (file, remark) on gantry tilt, burned-in text, missing names, mended values.
 
     Yields:
       Slices in HU, (H, W) float32, series by series from foot to head; every other file, or frame,
@@ -203,7 +203,9 @@ def _slices(entry: Entry, note: Note) -> Iterator[Slice | Skipped]:
     for plane in axial:
         with library_may_fail(f'cannot be decoded from frame {plane.frame + 1} on'):
             stored = next(decoded)
-        hu = dicom_pixels.hounsfield(stored, form, plane.slope, plane.intercept)
+        hu, remark = dicom_pixels.hounsfield(stored, form, plane.slope, plane.intercept)
+        if remark:
+            note(source, remark)
         yield Slice(
             id=entry.name if form.frames == 1 else f'{entry.name}#{plane.frame + 1}',
             patient=patient,

@@ -101,11 +101,13 @@ def frames(dataset: Any, form: Encoding, order: Sequence[int]) -> Iterator[np.nd
       Refused: a compressed frame's own header contradicts the file's.
     """
     from pydicom.encaps import generate_frames
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels import get_decoder, iter_pixels
 
     syntax = dataset.file_meta.TransferSyntaxUID
     plugin = ''
     if syntax.is_encapsulated:
+        if not get_decoder(syntax).is_available:
+            raise Refused(f'is compressed as {syntax.name}; install its decoder with repdiff[ct]')
         coded = list(generate_frames(dataset.PixelData, number_of_frames=form.frames))
         if len(coded) != form.frames:
             raise Refused(f'holds {len(coded)} frames where its header says {form.frames}')
@@ -152,15 +154,19 @@ def _jpeg_size(frame: bytes) -> tuple[int, int]:
     raise Refused('has a JPEG frame without a frame header')
 
 
-def hounsfield(stored: np.ndarray, form: Encoding, slope: float, intercept: float) -> np.ndarray:
-    """`slope * stored + intercept`, padding as air.
+def hounsfield(
+    stored: np.ndarray, form: Encoding, slope: float, intercept: float
+) -> tuple[np.ndarray, str]:
+    """`slope * stored + intercept`, padding as air, and two known faults of exporters mended.
 
     MONOCHROME1 says only that low values are shown white, which HU do not heed; but some exporters
-    write it because they inverted the values themselves. Air at the rim of the picture tells: if
-    it is not air as stored, and is once inverted within the stored bits, they did.
+    write it because they inverted the values. Others (RSNA 2019 has such slices) store signed
+    12-bit values as unsigned with an intercept near 0, so that air wraps to 3096 and above. Air at
+    the rim of the picture tells: a fault is mended only where the rim is not air as stored, and is
+    when mended.
 
     Returns:
-      (H, W) float32 HU, exact for integer slope and intercept.
+      (H, W) float32 HU, exact for integer slope and intercept, and a remark, '' where none is due.
 
     Raises:
       Refused: MONOCHROME1 whose rim is air in neither polarity, or values that are no HU.
@@ -169,16 +175,20 @@ def hounsfield(stored: np.ndarray, form: Encoding, slope: float, intercept: floa
     padded = np.zeros(stored.shape, bool)
     if form.padding:
         padded = (wide >= form.padding[0]) & (wide <= form.padding[1])
-    hu = wide * slope + intercept
-    if form.inverted and not _rim_is_air(hu, padded):
-        highest = (1 << form.stored) - 1
-        hu = ((-1 if form.signed else highest) - wide) * slope + intercept
-        if not _rim_is_air(hu, padded):
+    hu, remark = wide * slope + intercept, ''
+    wrapped = form.stored == 12 and not form.signed and slope == 1 and intercept > -100
+    if (form.inverted or wrapped) and not _rim_is_air(hu, padded):
+        ends = -1 if form.signed else (1 << form.stored) - 1
+        mended = ends - wide if form.inverted else np.where(wide >= 3096, wide - 4096, wide)
+        if _rim_is_air(mended * slope + intercept, padded):
+            hu = mended * slope + intercept
+            remark = 'values stored ' + ('inverted' if form.inverted else 'wrapped') + '; mended'
+        elif form.inverted:
             raise Refused('is MONOCHROME1 with no air at its rim in either polarity')
     hu[padded] = AIR
     if not np.abs(hu).max() < _MAX_HU:
         raise Refused(f'has values from {hu.min():g} to {hu.max():g}, which are no HU')
-    return hu.astype(np.float32)
+    return hu.astype(np.float32), remark
 
 
 def _rim_is_air(hu: np.ndarray, padded: np.ndarray) -> bool:

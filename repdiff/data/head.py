@@ -1,7 +1,7 @@
 """The head without what lies around it: a mask, a centred crop and an anti-aliased resize.
 
-The paper's pictures have their artifacts removed (arXiv 2505.06890, section on data); head-rests and
-tubes differ by facility, and a classifier would read the facility from them.
+The paper's pictures have their artifacts removed (arXiv 2505.06890, data); head-rests and tubes
+differ by facility, and a classifier would read the facility from them.
 """
 
 import numpy as np

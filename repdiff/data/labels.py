@@ -42,7 +42,7 @@ class Columns:
     window: str = ''
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Row:
     """What the table says of one slice, file or patient; '' and None where it says nothing.
 

@@ -89,7 +89,7 @@ def _header(nibabel: Any, file: Any) -> Any:
     for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
         size = kind.template_dtype.itemsize
         if len(block) >= size and kind.may_contain_header(block):
-            header = kind(block[:size])
+            header = kind(block[:size], check=False)
             if bytes(header['magic'])[:2] == b'ni':
                 raise Refused('is half of a pair of files; store it as one .nii')
             return header

@@ -48,12 +48,11 @@ def test_the_gate_hashes_every_name_and_keeps_the_rest():
 def test_the_gate_scrubs_reasons():
     item = Skipped(
         '/export/DOE_JANE/scan7.dcm',
-        "is damaged (ValueError: 'DOE^JANE' in /export/DOE_JANE/scan7.dcm of 19610704).",
+        'is damaged (ValueError: cannot convert Jane Doe (7)); see /export/DOE_JANE/scan7.dcm.',
     )
     clean = deidentify.anonymise(item, Hasher(SALT))
-    for secret in ('DOE', 'JANE', 'export', 'scan7', '19610704'):
-        assert secret not in clean.reason + clean.source
-    assert clean.reason.startswith('is damaged (ValueError: ')
+    assert clean.reason == 'is damaged (ValueError); see [removed].'
+    assert 'DOE' not in clean.source and 'scan7' not in clean.source
 
 
 @pytest.mark.parametrize('message, scrubbed', [

@@ -1,5 +1,7 @@
 """DICOM in: exact HU, order, orientation, compressed syntaxes, and reasons for what is left out."""
 
+import sys
+
 import ct_files
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from pydicom import uid
 
 from repdiff.data import dicom, dicom_pixels, dicom_tags
 from repdiff.data.slices import Skipped, Slice
+from repdiff.errors import UserError
 
 STORED = ct_files.random_picture(0)
 
@@ -131,8 +134,22 @@ def test_monochrome1_is_inverted_only_where_its_values_are(tmp_path):
     stored = head_in_air()
     for values in (stored, 4095 - stored):
         dataset = ct_files.dicom(values, PhotometricInterpretation='MONOCHROME1')
-        item, _ = read_one(dataset, tmp_path)
+        item, notes = read_one(dataset, tmp_path)
         np.testing.assert_array_equal(item.pixels, stored - 1024)
+        assert notes == ([] if values is stored else ['values stored inverted; mended'])
+
+
+def test_signed_values_stored_as_unsigned_are_unwrapped(tmp_path):
+    hu = head_in_air() - 1024
+    dataset = ct_files.dicom(hu % 4096, RescaleIntercept=0)
+    item, notes = read_one(dataset, tmp_path)
+    np.testing.assert_array_equal(item.pixels, hu)
+    assert notes == ['values stored wrapped; mended']
+    dense = np.full((64, 64), 200)
+    dense[30:40, 30:40] = 3200
+    item, notes = read_one(ct_files.dicom(dense, RescaleIntercept=0), tmp_path)
+    np.testing.assert_array_equal(item.pixels, dense)
+    assert notes == []
 
 
 def test_inverted_signed_values(tmp_path):
@@ -325,3 +342,10 @@ def test_to_display_keeps_a_standard_slice():
     np.testing.assert_array_equal(
         dicom_tags.to_display(STORED, np.array([1, 0, 0, 0, 1, 0.0])), STORED
     )
+
+
+def test_without_the_ct_extra_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
+    (tmp_path / 'a').write_bytes(b'')
+    monkeypatch.setitem(sys.modules, 'pydicom', None)
+    with pytest.raises(UserError, match=r"needs pydicom.* pip install 'repdiff\[ct\]'"):
+        list(dicom.read([tmp_path / 'a'], root=tmp_path, note=print))

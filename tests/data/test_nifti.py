@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import sys
 import tracemalloc
 
 import ct_files
@@ -12,6 +13,7 @@ from nibabel import orientations
 
 from repdiff.data import nifti
 from repdiff.data.slices import Skipped
+from repdiff.errors import UserError
 
 
 def read(path):
@@ -128,3 +130,10 @@ def test_truncated_and_foreign_files(tmp_path):
     assert reason(tmp_path / 'c.nii') == 'is not NIfTI.'
     assert reason(tmp_path / 'none.nii') == 'is not a file.'
     assert nifti.is_nifti('X.NII.GZ') and not nifti.is_nifti('nii.png')
+
+
+def test_without_the_ct_extra_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
+    (tmp_path / 'a').write_bytes(b'')
+    monkeypatch.setitem(sys.modules, 'nibabel', None)
+    with pytest.raises(UserError, match=r"needs nibabel.* pip install 'repdiff\[ct\]'"):
+        list(nifti.read([tmp_path / 'a'], root=tmp_path, note=print))
