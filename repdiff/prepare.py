@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
         help='store names as they are; for data that have no person in them')
     add('--salt-file', type=Path, default=Path(config.base().cache).expanduser() / 'salt',
         help='secret of the hashes that hide names; made where it is not there (%(default)s)')
+    add('--preview', action='store_true', help='show slices before and after in prepare.html')
     add('--strict', action='store_true', help='make the first file that cannot be used an error')
     add('--processes', type=int, default=workers.cores(), help='that read at once (%(default)s)')
     return made
@@ -113,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f'--processes is {given.processes}; give at least 1.')
     salt = deidentify.read_salt(given.salt_file, outside=given.out) if made.deidentify else None
     dataset = preparation.prepare(made, given.out, strict=given.strict, processes=given.processes,
-                                  salt=salt)
+                                  preview=given.preview, salt=salt, earlier_at=given.out)
     for name in dataset.splits:
         counts = dataset.info['splits'][name]
         print(f'{name}: {counts["images"]} images of {counts["patients"]} patients, '

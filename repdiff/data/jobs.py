@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from repdiff.data.settings import SIMULATED, TFDS, DataSettings
 from repdiff.data.slices import SPLITS, Skipped, Slice
 from repdiff.errors import UserError
 
+_PREVIEWS = 48  # slices shown before and after
 _CHUNK = 32  # slices or pictures of a job: enough to outweigh the call
 TFDS_SPLITS = {'train': 'train', 'validation': 'valid', 'valid': 'valid', 'test': 'test'}
 
@@ -139,23 +140,33 @@ def tfds_jobs(builder: tfds.core.DatasetBuilder) -> Iterator[Job]:
                 yield Job('tfds', (split, start, stop), stop - start)
 
 
+def kind_of(path: Path) -> str:
+    """'pictures', 'nifti', 'arrays' or 'dicom'; '' is none of these."""
+    if pictures.is_picture(path):
+        return 'pictures'
+    if nifti.is_nifti(path):
+        return 'nifti'
+    if arrays.is_array(path):
+        return 'arrays'
+    return 'dicom' if os.access(path, os.R_OK) and dicom.is_dicom(path) else ''
+
+
 def file_jobs(paths: Iterable[Path], root: Path, note: Callable[[str, str], None]) \
         -> Iterator[Job | Skipped]:
     """One job a chunk of pictures, a volume, an array or a DICOM series; the rest is Skipped."""
     chunk: list[Path] = []
     scans: list[Path] = []
     for path in paths:
-        if pictures.is_picture(path):
+        kind = kind_of(path)
+        if kind == 'pictures':
             chunk.append(path)
             if len(chunk) == _CHUNK:
-                yield Job('pictures', tuple(chunk), len(chunk))
+                yield Job(kind, tuple(chunk), len(chunk))
                 chunk = []
-        elif nifti.is_nifti(path):
-            yield Job('nifti', path, 1)
-        elif arrays.is_array(path):
-            yield Job('arrays', path, 1)
-        elif os.access(path, os.R_OK) and dicom.is_dicom(path):
+        elif kind == 'dicom':
             scans.append(path)
+        elif kind:
+            yield Job(kind, path, 1)
         else:
             yield Skipped(str(path), 'is no DICOM, NIfTI, NumPy, PNG, JPEG or TIFF file.')
     if chunk:
@@ -263,3 +274,17 @@ def _record(item: Slice, context: Context) -> Record:
         image=records.encode_png(pixels),
         mask=None if item.mask is None else records.encode_png(item.mask),
         content=records.pixel_hash(pixels), order=order, source=source, row=key)
+
+
+def previews(paths: Sequence[Path], settings: DataSettings) -> Iterator[tuple[np.ndarray, ...]]:
+    """The middle slices of up to _PREVIEWS files, evenly spaced: without and with the head mask."""
+    plain = dataclasses.replace(settings, head_mask=False, crop=False)
+    for place in np.linspace(0, len(paths) - 1, min(_PREVIEWS, len(paths))):
+        path, root = paths[round(place)], root_of(settings.source)
+        for job in file_jobs([path], root, lambda source, remark: None):
+            if isinstance(job, Job):
+                items = [item for item in _read(job, settings, lambda source, remark: None)
+                         if isinstance(item, Slice)]
+                for item in items[len(items) // 2:][:1]:
+                    chosen = chosen_windows(item, None, settings)
+                    yield render(item, chosen, plain), render(item, chosen, settings)

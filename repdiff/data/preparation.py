@@ -1,223 +1,154 @@
 """From a source to a data set on disk: read in parallel, split, check, write."""
 
-import csv
 import dataclasses
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from repdiff.data import deidentify, jobs, labels, phantom, placing, records, splits, workers
+from repdiff.data import (deidentify, earlier, jobs, labels, page, phantom, placing, records, splits,
+                          tables, workers)
 from repdiff.data.jobs import Context, Job, Note, Record
-from repdiff.data.pictures import is_picture
-from repdiff.data.settings import LABEL_COLUMNS, SIMULATED, TFDS, DataSettings
+from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.data.slices import SPLITS, Skipped
+from repdiff.data.spool import Spool
 from repdiff.errors import UserError
 from repdiff.progress import Progress
 
 
-class Spool:
-    """Records with their pictures in an unnamed temporary file, which no kill leaves behind."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self.records: list[Record] = []
-        self._places: list[tuple[int, int, int]] = []  # offset, bytes of image and of mask
-
-    def add(self, record: Record) -> None:
-        """Takes a record; its `image` and `mask` live in the file from now on."""
-        mask = record.mask or b''
-        self._places.append((self._file.seek(0, os.SEEK_END), len(record.image), len(mask)))
-        self._file.write(record.image)
-        self._file.write(mask)
-        self.records.append(dataclasses.replace(record, image=b'', mask=None))
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether the records come with masks."""
-        return any(mask for _, _, mask in self._places)
-
-    def stored(self, index: int) -> dict:
-        """A record as `records.write` takes it."""
-        offset, image, mask = self._places[index]
-        self._file.seek(offset)
-        record = self.records[index]
-        return {'image': self._file.read(image), 'mask': self._file.read(mask) or None,
-                **{key: getattr(record, key)
-                   for key in ('label', 'id', 'patient', 'facility', 'markers')}}
-
-
-def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int,
-            salt: bytes | None) -> records.Dataset:
-    """Prepares a data set at `out`, whole or not at all.
+def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int, preview: bool,
+            salt: bytes | None, earlier_at: Path | None) -> records.Dataset:
+    """Prepares a data set at `out`, whole or not at all, with its page where the source is files.
 
     Args:
       strict: makes the first file that cannot be used an error.
       processes: how many read the source.
+      preview: shows slices before and after on the page.
       salt: of the hashes that hide names; None where `settings.deidentify` is False.
+      earlier_at: a data set of the same settings: its patients keep their splits, and files that
+        have not changed are not read again. None where there is none.
 
     Raises: UserError on anything wrong with the source, the labels or the splits.
     """
-    hasher = deidentify.Hasher(salt) if settings.deidentify and jobs.is_files(settings) else None
-    paths = jobs.files_of(settings) if jobs.is_files(settings) else []
-    table = read_table(settings) if paths else None
-    context = Context(settings, table, hasher)
-    notes: list[Note] = []
-    todo, skipped = _plan(context, paths, notes)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=out.parent) as file:
-        spool = Spool(file)
-        _read_all(todo, context, processes, strict, spool, skipped, notes)
-        classes, markers = _meaning(settings, table)
-        where, left_out = placing.place(spool.records, settings, hasher, {})
-        skipped += left_out
-        _check(spool.records, where, classes)
-        info = _info(settings, spool, where, classes, markers)
-        info['skipped'] = [_hidden(item.source, 'reason', item.reason, hasher) for item in skipped]
-        info['notes'] = [_hidden(item.source, 'remark', item.remark, hasher) for item in notes]
-        chosen = {name: _stored(spool, where, name) for name in SPLITS if name in where}
-        return records.write(chosen, out, info)
+        made = _Preparation(settings, salt, Spool(file), strict)
+        made.begin(earlier_at)
+        made.read(processes)
+        return made.write(out, preview)
+
+
+class _Preparation:
+    """One preparation under way: what was read, what was left out, what was remarked."""
+
+    def __init__(self, settings: DataSettings, salt: bytes | None, spool: Spool, strict: bool):
+        self.settings, self.spool, self.strict = settings, spool, strict
+        self.of_files = jobs.is_files(settings)
+        self.hasher = deidentify.Hasher(salt) if self.of_files and settings.deidentify else None
+        self.root = jobs.root_of(settings.source)
+        self.paths = jobs.files_of(settings) if self.of_files else []
+        self.table = tables.read(settings) if self.of_files else None
+        self.earlier: earlier.Earlier | None = None
+        self.jobs: list[Job] = []
+        self.skipped: list[Skipped] = []
+        self.notes: list[Note] = []
+        self.reused: set[str] = set()
+        self._names: dict[str, str] = {}
+
+    def begin(self, earlier_at: Path | None) -> None:
+        """Takes over what an earlier data set has, and plans the jobs for the rest."""
+        if self.settings.source == SIMULATED:
+            self.jobs = list(jobs.simulated_jobs(self.settings.simulated))
+            return
+        if not self.of_files:
+            self.jobs = list(jobs.tfds_jobs(jobs.tfds_builder(self.settings.source)))
+            return
+        tables.check(self.settings, self.table, self.paths)
+        self.earlier = earlier.load(earlier_at, self.settings, self.hasher, self.table)
+        unread = [path for path in self.paths if not self._reuse(path)]
+        for each in jobs.file_jobs(unread, self.root, self._note):
+            if isinstance(each, Job):
+                self.jobs.append(each)
+            else:  # a file of another kind, such as a README, is no trouble
+                self.skipped.append(Skipped(jobs.below(each.source, self.root), each.reason))
+
+    def _reuse(self, path: Path) -> bool:
+        known = self.earlier.reuse(path, self.root) if self.earlier else None
+        for record in known or ():
+            self.reused.add(record.source)
+            self._add(record)
+        return known is not None
+
+    def _note(self, source: str, remark: str) -> None:
+        self.notes.append(Note(jobs.below(source, self.root), remark))
+
+    def _add(self, record: Record) -> None:
+        other = self._names.setdefault(record.id, record.source)
+        if other != record.source:
+            raise UserError(f'files {other!r} and {record.source!r} give the same image name '
+                            f'{record.id!r}; rename or remove one.')
+        self.spool.add(record)
+
+    def read(self, processes: int) -> None:
+        """Does all jobs: records to the spool, what is left out and remarks to their lists."""
+        progress = Progress(sum(job.size for job in self.jobs), f'preparing {self.settings.name}',
+                            'files' if self.of_files else 'images')
+        context = Context(self.settings, self.table, self.hasher)
+        for job, results in workers.run(jobs.do, self.jobs, context, processes):
+            for item in results:
+                if isinstance(item, Record):
+                    self._add(item)
+                elif isinstance(item, Note):
+                    self.notes.append(item)
+                else:
+                    if self.strict:
+                        raise UserError(f'file {item.source!r} {deidentify.scrub(item.reason)}')
+                    self.skipped.append(item)
+            progress.update(job.size)
+        if not self.spool.records:
+            why = (f'; file {self.skipped[0].source!r} {deidentify.scrub(self.skipped[0].reason)}'
+                   if self.skipped else '.')
+            raise UserError(f'source {self.settings.source!r} gives no image at all{why}')
+
+    def write(self, out: Path, preview: bool) -> records.Dataset:
+        """Splits, checks and writes what was read."""
+        found = self.spool.records
+        self._note_lost_rows()
+        classes, markers = _meaning(self.settings, self.table)
+        kept = self.earlier.kept if self.earlier else {}
+        where, left_out = placing.place(found, self.settings, self.hasher, kept)
+        self.skipped += left_out
+        _check(found, where, classes)
+        info = _info(self.settings, self.spool, where, classes, markers)
+        info['skipped'] = [_hidden(item.source, 'reason', item.reason, self.hasher)
+                           for item in self.skipped]
+        info['notes'] = [_hidden(item.source, 'remark', item.remark, self.hasher)
+                         for item in self.notes]
+        beside: dict[str, str] = {}
+        if self.of_files:
+            info['notes'] += self.earlier.remarks(self.reused) if self.earlier else []
+            windows = {earlier.hidden('row', row.key, self.hasher): row.window
+                       for row in dict.fromkeys(self.table.rows.values()) if row.window}
+            beside[earlier.MEMORY] = earlier.memory(
+                self.settings, self.paths, self.root, found, where,
+                {item.source for item in self.skipped}, windows, self.hasher)
+            pairs = list(jobs.previews(self.paths, self.settings)) if preview else []
+            beside['prepare.html'] = page.render(self.spool, where, info, pairs)
+        chosen = {name: _stored(self.spool, where, name) for name in SPLITS if name in where}
+        return records.write(chosen, out, info, beside)
+
+
+    def _note_lost_rows(self) -> None:
+        rows = {row.key for row in self.table.rows.values()} if self.table else set()
+        lost = len({earlier.hidden('row', key, self.hasher) for key in rows}
+                   - {record.row for record in self.spool.records})
+        if lost:
+            self.notes.append(Note('', f'of {len(rows)} rows of the label file, {lost} have no '
+                                   'image here.'))
 
 
 def _stored(spool: Spool, where: Sequence[str | None], name: str) -> Iterator[dict]:
     return (spool.stored(index) for index, place in enumerate(where) if place == name)
-
-
-def read_table(settings: DataSettings) -> labels.Table:
-    """The label table, its 'auto' columns found; UserError where there is none or it is not right."""
-    path = settings.labels_path()
-    if path is None:
-        raise UserError(f'source {settings.source!r} has no labels.csv beside its files; name the '
-                        'CSV of labels.')
-    label = settings.label
-    if settings.label_format != 'csv':
-        label, columns = '' if label == 'auto' else label, labels.Columns()
-    else:
-        header = _header(path)
-        found = {key: _column(key, getattr(settings, f'{key}_column'), header)
-                 for key in ('key', 'patient', 'facility', 'window')}
-        columns = labels.Columns(**found, split=settings.split_column)
-        if label == 'auto':
-            label = next((name for name in LABEL_COLUMNS if name in header), None)
-            if label is None:
-                raise UserError(f'{str(path)!r} has no label column {", ".join(LABEL_COLUMNS)}; '
-                                f'name one of its columns {", ".join(header)}.')
-    classes = settings.classes or None
-    return labels.read(
-        path, preset=settings.label_format, label=label,
-        classes='auto' if classes == ('auto',) else classes, markers=settings.markers,
-        columns=columns)
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        with path.open(encoding='utf-8-sig', newline='') as file:
-            return [cell.strip() for cell in next(csv.reader(file), [])]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f'cannot read the label file {str(path)!r}: '
-                        f'{getattr(error, "strerror", None) or error}.') from None
-
-
-def _column(key: str, name: str, header: Sequence[str]) -> str:
-    """The column of a key; 'auto' finds those of the usual names."""
-    if name != 'auto':
-        return name
-    usual = ('file', 'id') if key == 'key' else (key,)
-    return next((each for each in usual if each in header), '')
-
-
-def _plan(context: Context, paths: Sequence[Path], notes: list[Note]) \
-        -> tuple[list[Job], list[Skipped]]:
-    """The jobs of the source, and the files that are none."""
-    settings = context.settings
-    if settings.source == SIMULATED:
-        return list(jobs.simulated_jobs(settings.simulated)), []
-    if settings.source.startswith(TFDS):
-        return list(jobs.tfds_jobs(jobs.tfds_builder(settings.source))), []
-    _check_table(settings, context.table, paths)
-
-    root = jobs.root_of(settings.source)
-
-    def note(source: str, remark: str) -> None:
-        notes.append(Note(jobs.below(source, root), remark))
-
-    planned = list(jobs.file_jobs(paths, root, note))
-    todo = [each for each in planned if isinstance(each, Job)]
-    foreign = [Skipped(jobs.below(each.source, root), each.reason) for each in planned
-               if isinstance(each, Skipped)]
-    if not todo:
-        raise UserError(f'source {settings.source!r} holds no DICOM, NIfTI, NumPy or picture file.')
-    return todo, foreign
-
-
-def _check_table(settings: DataSettings, table: labels.Table, paths: Sequence[Path]) -> None:
-    """What a plain CSV must keep to, before any work: its files are there, each patient once.
-
-    Rows are named by number, for the names in them may be a person's.
-    """
-    if settings.label_format != 'csv':
-        return
-    label_file = str(settings.labels_path())
-    rows = dict.fromkeys(table.rows.values())
-    if all(map(is_picture, paths)):
-        _check_files(label_file, settings, rows, paths)
-    first: dict[str, tuple[int, str]] = {}
-    for number, row in enumerate(rows, 2):
-        if row.patient and row.split:
-            other, place = first.setdefault(row.patient, (number, row.split))
-            if place != row.split:
-                raise UserError(f'rows {other} and {number} of {label_file!r} put one patient into '
-                                f'two splits, {place} and {row.split}; keep a patient in one.')
-
-
-def _check_files(label_file: str, settings: DataSettings, rows: dict[labels.Row, None],
-                 paths: Sequence[Path]) -> None:
-    if settings.patient_column == 'auto' and not any(row.patient for row in rows):
-        raise UserError(f"{label_file!r} has no column 'patient', so images of a person could end "
-                        'up in two splits; its columns are '
-                        f'{", ".join(map(repr, _header(Path(label_file))))}.')
-    root = jobs.root_of(settings.source)
-    known = set()
-    for path in paths:
-        parts = Path(os.path.relpath(path, root)).parts
-        for start in range(len(parts)):
-            name = '/'.join(parts[start:])
-            known |= {name, str(Path(name).with_suffix(''))}
-    for number, row in enumerate(rows, 2):
-        name = row.key
-        parts = name.split('/')
-        if not settings.files and known.isdisjoint(
-                '/'.join(parts[start:]) for start in range(len(parts))):
-            raise UserError(f'row {number} of {label_file!r} names the file {name!r}, which is not '
-                            f'in {str(root)!r}; remove the row or add the file.')
-
-
-def _read_all(todo: Sequence[Job], context: Context, processes: int, strict: bool, spool: Spool,
-              skipped: list[Skipped], notes: list[Note]) -> None:
-    """Does all jobs: records to the spool, what is left out and remarks to their lists."""
-    progress = Progress(sum(job.size for job in todo), f'preparing {context.settings.name}',
-                        'files' if jobs.is_files(context.settings) else 'images')
-    names: dict[str, str] = {}
-    for job, results in workers.run(jobs.do, todo, context, processes):
-        for item in results:
-            if isinstance(item, Record):
-                if names.setdefault(item.id, item.source) != item.source:
-                    raise UserError(f'files {names[item.id]!r} and {item.source!r} give the same '
-                                    f'image name {item.id!r}; rename one.')
-                spool.add(item)
-            elif isinstance(item, Note):
-                notes.append(item)
-            else:
-                if strict:
-                    raise UserError(f'file {item.source!r} {deidentify.scrub(item.reason)}')
-                skipped.append(item)
-        progress.update(job.size)
-    if not spool.records:
-        first = skipped[0] if skipped else None
-        first = f'; file {first.source!r} {deidentify.scrub(first.reason)}' if first else '.'
-        raise UserError(f'source {context.settings.source!r} gives no image at all{first}')
 
 
 def _meaning(settings: DataSettings, table: labels.Table | None) \

@@ -21,8 +21,7 @@ import tensorflow_datasets as tfds
 
 from repdiff.data.slices import SPLITS
 from repdiff.errors import UserError
-from repdiff.files import write_json
-from repdiff.progress import Progress
+from repdiff.files import write_atomic, write_json
 
 PREPARE = 'prepare.json'
 
@@ -100,8 +99,8 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
         return np.asarray(value, np.int8) if name == 'markers' else value
 
 
-def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike,
-          info: Mapping[str, Any]) -> 'Dataset':
+def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike, info: Mapping[str, Any],
+          beside: Mapping[str, str] | None = None) -> 'Dataset':
     """Writes a data set, whole or not at all, in the place of any older one.
 
     Args:
@@ -111,6 +110,7 @@ def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike,
       info: `name`, `simulated`, `classes`, `markers` (names), `masks` (whether records have
         them), `image_size`, `channels`, `fingerprint`, `skipped` and anything else for
         `prepare.json`; the counts of the splits are added.
+      beside: name -> content of further text files of the data set.
 
     Returns: the data set, opened.
     """
@@ -125,6 +125,8 @@ def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike,
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_dir=str(partial / 'downloads'))
         whole = Path(builder.data_dir)
+        for name, content in (beside or {}).items():
+            write_atomic(whole / name, content)
         write_json(whole / PREPARE, {**info, 'splits': builder.counts})
         if out.exists():
             out.rename(_older(out))
@@ -235,13 +237,11 @@ class Split:
 
     def load(self) -> dict[str, np.ndarray]:
         """Everything stacked; `mask` (n, H, W) only where the data set has masks."""
-        progress = Progress(len(self), f'reading {self.name}', 'images')
         columns: dict[str, list] = {}
         for index in range(len(self)):
             for key, value in self[index].items():
                 if value is not None:
                     columns.setdefault(key, []).append(value)
-            progress.update()
         return {key: np.stack(values) if key in ('image', 'mask', 'markers') else np.array(values)
                 for key, values in columns.items()}
 

@@ -29,8 +29,16 @@ def ensure_prepared(settings: DataSettings, cache_dir: str | os.PathLike) -> Pat
     if not (out / records.PREPARE).is_file():
         hide = settings.deidentify and jobs.is_files(settings)
         salt = deidentify.read_salt(cache / 'salt', outside=out) if hide else None
-        preparation.prepare(settings, out, strict=True, processes=workers.cores(), salt=salt)
+        preparation.prepare(
+            settings, out, strict=True, processes=workers.cores(), preview=False, salt=salt,
+            earlier_at=_latest(cache, settings.name))
     return out
+
+
+def _latest(cache: Path, name: str) -> Path | None:
+    """The newest cached data set of a name: patients whom it knows keep their split."""
+    found = sorted(cache.glob(f'{name}-*/{records.PREPARE}'), key=lambda path: path.stat().st_mtime)
+    return found[-1].parent if found else None
 
 
 def cache_key(settings: DataSettings) -> str:

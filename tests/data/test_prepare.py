@@ -1,6 +1,5 @@
 """The prepare command: pictures and a CSV to a data set, and a sentence for each bad input."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 from repdiff import prepare
-from repdiff.data import records
+from repdiff.data import pictures, records
 from repdiff.errors import UserError
 
 FRACTIONS = '--fractions=train=0.5,valid=0.25,test=0.25'
@@ -195,6 +194,93 @@ def test_same_pixels_in_two_splits(tmp_path, source):
     (source / 'slices' / '02_0.png').write_bytes((source / 'slices' / '00_0.png').read_bytes())
     with pytest.raises(UserError, match="'slices/00_0.png' .train. and 'slices/02_0.png' .valid."):
         run(tmp_path, '--split-column=split')
+
+
+@pytest.fixture
+def read_files(monkeypatch):
+    """Names of the pictures that are read from now on."""
+    names = []
+    original = pictures.read
+
+    def read(paths, *, root):
+        names.extend(path.name for path in paths)
+        return original(paths, root=root)
+
+    monkeypatch.setattr(pictures, 'read', read)
+    return names
+
+
+def test_a_second_run_reads_nothing_and_changes_nothing(tmp_path, source, read_files):
+    first = run(tmp_path)
+    before = {name: first.load(name) for name in first.splits}
+    assert len(read_files) == 24
+    read_files.clear()
+    second = run(tmp_path)
+    assert read_files == [] and second.info['fingerprint'] == first.info['fingerprint']
+    for name, columns in before.items():
+        for key, column in second.load(name).items():
+            np.testing.assert_array_equal(column, columns[key])
+
+
+def test_a_second_run_reads_what_is_new_and_moves_nobody(tmp_path, source, read_files):
+    before = {patient: name for name, group in patients_of(run(tmp_path)).items()
+              for patient in group}
+    make_source(source, patients=20)
+    (source / 'slices' / '00_0.png').unlink()
+    edit(source, lambda lines: [line for line in lines if '00_0' not in line])
+    unchanged = set(read_files) - {'00_0.png'}
+    for name in unchanged:
+        os.utime(source / 'slices' / name, ns=(1, 1))
+    run(tmp_path)
+    read_files.clear()
+    picture(source / 'slices' / '01_1.png', 999)
+    picture(source / 'slices' / '20_0.png', 998)
+    edit(source, lambda lines: [*lines, 'slices/20_0.png,Secret20,Clinic0,1,0,1,train'])
+    dataset = run(tmp_path)
+    assert sorted(read_files) == ['01_1.png', '20_0.png']
+    after = {patient: name for name, group in patients_of(dataset).items() for patient in group}
+    assert len(after) == 21 and before.items() <= after.items()
+    assert sum(counts['images'] for counts in dataset.info['splits'].values()) == 40
+
+
+def test_a_second_run_takes_new_labels_without_reading(tmp_path, source, read_files):
+    run(tmp_path, '--label=label')
+    read_files.clear()
+    edit(source, lambda lines: [line.replace(',1,0,1,', ',1,0,0,').replace(',0,1,0,', ',1,1,1,')
+                                for line in lines])
+    dataset = run(tmp_path, '--label=label')
+    assert read_files == []
+    loaded = [dataset.load(name) for name in dataset.splits]
+    assert sum(split['label'].sum() for split in loaded) == 18
+
+
+@pytest.mark.parametrize('option', ['--seed=1', '--image-size=12', '--fractions=train=.6,valid=.2,'
+                                    'test=.2', '--keep-names', '--head-mask'])
+def test_other_settings_read_everything_again(tmp_path, source, read_files, option):
+    run(tmp_path)
+    read_files.clear()
+    run(tmp_path, option)
+    assert len(read_files) == 24
+
+
+def test_damaged_files_are_tried_again(tmp_path, source, read_files):
+    whole = (source / 'slices' / '00_0.png').read_bytes()
+    (source / 'slices' / '00_0.png').write_bytes(b'broken')
+    assert len(run(tmp_path).info['skipped']) == 1
+    read_files.clear()
+    assert len(run(tmp_path).info['skipped']) == 1
+    assert read_files == ['00_0.png']
+    (source / 'slices' / '00_0.png').write_bytes(whole)
+    assert run(tmp_path).info['skipped'] == []
+
+
+def test_the_page_tells_it_all(tmp_path, source):
+    (source / 'slices' / '00_0.png').write_bytes(b'broken')
+    run(tmp_path, '--preview', '--head-mask')
+    page = (tmp_path / 'out' / 'prepare.html').read_text()
+    assert page.count('<img src="data:image/png;base64,') == 1 + 6  # pairs, 3 splits x 2 classes
+    assert 'is not a readable picture' in page and '12 patients' in page
+    assert '://' not in page and 'Secret' not in page
 
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path, source):

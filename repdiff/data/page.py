@@ -1,0 +1,126 @@
+"""prepare.html: what went into a data set, what it looks like, what was left out and why."""
+
+import base64
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from repdiff.data import head, records
+from repdiff.data.slices import SPLITS
+from repdiff.data.spool import Spool
+
+_SHOWN = 24  # pictures of a contact sheet
+_COUNTED = 200  # pictures that a histogram is taken of
+_THUMB = 112  # pixels a side
+_BINS = 64
+
+Pair = tuple[np.ndarray, np.ndarray]  # (S, S, C) uint8 before and after
+
+
+def render(spool: Spool, where: Sequence[str | None], info: Mapping[str, Any],
+           pairs: Sequence[Pair]) -> str:
+    """The page's HTML, self-contained.
+
+    Args:
+      where: split of each record of the spool, None where it is left out.
+      info: as `prepare.json` has it.
+      pairs: slices before and after the head mask and crop; may be empty.
+    """
+    names = ('no label', *info['classes'])
+    groups: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for index, place in enumerate(where):
+        if place is not None:
+            groups[place, spool.records[index].label].append(index)
+    used = [name for name in SPLITS if name in where]
+    labels = sorted({label for _, label in groups})
+    sheets = [(f'{split} · {names[label + 1]}', len(groups[split, label]),
+               sheet([_picture(spool, index) for index in _spread(groups[split, label], _SHOWN)]))
+              for split in used for label in labels if groups[split, label]]
+    histograms = [(split, [(names[label + 1], _polyline(
+        [_picture(spool, index) for index in _spread(groups[split, label], _COUNTED)]))
+        for label in labels if groups[split, label]]) for split in used]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('repdiff', 'data'), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template('page.html.j2').render(
+        info=info, sheets=sheets, histograms=histograms,
+        classes=[names[label + 1] for label in labels],
+        splits=[_row(split, spool, [i for i, place in enumerate(where) if place == split], labels)
+                for split in used],
+        facilities=_by(spool, where, lambda record: record.facility or 'unknown', used, labels),
+        patients=_by(spool, where, lambda record: record.patient, used, labels), used=used,
+        reasons=Counter(item['reason'] for item in info['skipped']).most_common(),
+        before_after=sheet([picture for pair in pairs for picture in pair], 8) if pairs else '',
+    )
+
+
+def _spread(indices: Sequence[int], count: int) -> list[int]:
+    """At most `count`, evenly spaced."""
+    places = np.linspace(0, len(indices) - 1, min(count, len(indices)))
+    return [indices[round(place)] for place in places]
+
+
+def _picture(spool: Spool, index: int) -> np.ndarray:
+    content = spool.stored(index)['image']
+    return records.decode_png(content, 3)
+
+
+def _row(name: str, spool: Spool, members: Sequence[int], labels: Sequence[int]) -> dict[str, Any]:
+    found = [spool.records[index] for index in members]
+    counts = Counter(record.label for record in found)
+    return {'name': name, 'images': len(found),
+            'patients': len({record.patient for record in found}),
+            'facilities': len({record.facility for record in found} - {''}),
+            'per_class': [counts[label] for label in labels],
+            'patients_per_class': [len({record.patient for record in found
+                                        if record.label == label}) for label in labels]}
+
+
+def _by(spool: Spool, where: Sequence[str | None], key: Any, used: Sequence[str],
+        labels: Sequence[int]) -> list[tuple[str, list[int], list[int]]]:
+    """(name, images in each split, images of each class), sorted by name."""
+    splits: dict[str, Counter] = defaultdict(Counter)
+    classes: dict[str, Counter] = defaultdict(Counter)
+    for record, place in zip(spool.records, where, strict=True):
+        if place is not None:
+            splits[key(record)][place] += 1
+            classes[key(record)][record.label] += 1
+    return [(name, [splits[name][split] for split in used],
+             [classes[name][label] for label in labels]) for name in sorted(splits)]
+
+
+def sheet(pictures: Sequence[np.ndarray], columns: int = 12) -> str:
+    """Pictures (S, S, C) side by side as the base64 of one PNG."""
+    rows = -(-len(pictures) // columns)
+    shape = (rows * _THUMB, min(columns, len(pictures)) * _THUMB, 3)
+    page = np.zeros(shape, np.uint8)
+    for number, picture in enumerate(pictures):
+        top, left = number // columns * _THUMB, number % columns * _THUMB
+        page[top:top + _THUMB, left:left + _THUMB] = _thumb(picture)
+    if (page == page[..., :1]).all():
+        page = page[..., :1]
+    return base64.b64encode(records.encode_png(page)).decode()
+
+
+def _thumb(picture: np.ndarray) -> np.ndarray:
+    """(S, S, C) to (_THUMB, _THUMB, 3)."""
+    planes = np.broadcast_to(picture, (*picture.shape[:2], 3)) if picture.shape[-1] == 1 else (
+        np.pad(picture, ((0, 0), (0, 0), (0, 3 - picture.shape[-1]))))
+    return head.resize(np.ascontiguousarray(planes), _THUMB, 'grey')
+
+
+def _polyline(pictures: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The histogram of grey above black as points of an SVG, and the share of black."""
+    counts = np.zeros(256)
+    for picture in pictures:
+        counts += np.bincount(picture.reshape(-1), minlength=256)
+    black = counts[0] / counts.sum()
+    bins = counts[1:].sum() and np.add.reduceat(counts, [1, *range(4, 256, 4)]) / counts[1:].sum()
+    bins = np.broadcast_to(bins, _BINS)
+    top = max(float(bins[:-1].max()), 1e-9)  # the last bin holds what is brighter than the window
+    points = ' '.join(f'{4 * place + 2},{100 - 96 * min(value / top, 1):.1f}'
+                      for place, value in enumerate(bins))
+    return {'points': points, 'black': black}
