@@ -54,6 +54,8 @@ class Series:
 
 def is_dicom(path: str | os.PathLike) -> bool:
     """Whether a file starts as DICOM does: with its preamble, or at once with group 2 or 8."""
+    if not os.path.isfile(path):  # opening a named pipe would wait for ever
+        return False
     with open(path, 'rb') as file:
         head = file.read(132)
     return head[128:] == b'DICM' or head[:2] in (b'\x02\x00', b'\x08\x00')

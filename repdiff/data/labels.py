@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from repdiff.data import label_formats, rule
 from repdiff.data.slices import Slice
