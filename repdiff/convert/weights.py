@@ -7,7 +7,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,15 @@ NESTED = ('ema', 'model', 'state_dict')
 class Weights:
     """Named tensors of one file. `shapes` at once, `read(name)` -> float32 array one at a time."""
 
-    def __init__(self, path: str, tensors: Any, shapes: dict[str, tuple[int, ...]]):
+    def __init__(self, path: str, tensor: Callable[[str], np.ndarray],
+                 shapes: dict[str, tuple[int, ...]]):
         self.path = path
         self.shapes = shapes
-        self._tensors = tensors
+        self._tensor = tensor
 
     def read(self, name: str) -> np.ndarray:
         """The tensor `name` as float32; UserError if it holds NaN or infinity."""
-        value = np.asarray(self._tensors(name), np.float32)
+        value = np.asarray(self._tensor(name), np.float32)
         if not np.isfinite(value).all():
             raise UserError(f'{self.path}: {name} holds NaN or infinity; the file is damaged or its '
                             'training diverged, so fetch it again or use another one.')

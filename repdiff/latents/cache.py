@@ -92,15 +92,17 @@ def ensure(split: Sequence[dict[str, Any]], vae: Vae, root: str | os.PathLike, *
     return Latents(directory, shards)
 
 
+@jax.jit
+def _encode(vae: Vae, images: jax.Array) -> jax.Array:
+    """Mean and standard deviation of uint8 images (B, H, W, C) and their mirror images."""
+    both = jnp.concatenate([images, images[:, :, ::-1]])
+    moments = jnp.stack(vae.moments(both), 1)  # (2B, 2, h, w, c)
+    return moments.reshape(2, -1, *moments.shape[1:]).swapaxes(0, 1)  # (B, 2, 2, h, w, c)
+
+
 def _build(split: Sequence[dict[str, Any]], vae: Vae, directory: Path, shards: list[int],
            batch: int):
     """Encodes and writes the numbered shards, each of whose files is whole or not there."""
-    @jax.jit
-    def encode(vae, images):
-        both = jnp.concatenate([images, images[:, :, ::-1]])
-        moments = jnp.stack(vae.moments(both), 1)  # (2B, 2, h, w, c)
-        return moments.reshape(2, -1, *moments.shape[1:]).swapaxes(0, 1)  # (B, 2, 2, h, w, c)
-
     vae = jax.device_put(vae)
     progress = Progress(len(split), 'encoding latents', 'images',
                         done=len(split) - _images(split, shards))
@@ -112,7 +114,7 @@ def _build(split: Sequence[dict[str, Any]], vae: Vae, directory: Path, shards: l
             images = np.stack([example['image'] for example in examples[start:start + batch]])
             # The last batch is filled up, so that one program serves all.
             padded = np.pad(images, ((0, batch - len(images)), *[(0, 0)] * 3))
-            moments.append(np.asarray(encode(vae, padded))[:len(images)])
+            moments.append(np.asarray(_encode(vae, padded))[:len(images)])
             progress.update(len(images))
         for column in ('id', 'label'):
             _write(_file(directory, shard, column), np.stack([e[column] for e in examples]))

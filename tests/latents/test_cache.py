@@ -9,6 +9,7 @@ from repdiff.latents import cache
 from repdiff.latents.vae import Vae
 from repdiff.models.autoencoder import AutoencoderKL
 
+moments = jax.jit(lambda vae, images: vae.moments(images))
 MODULE = AutoencoderKL(widths=(4, 4), layers=1, groups=2)
 
 
@@ -52,7 +53,7 @@ def test_holds_the_moments_of_image_and_mirror_image_by_id(vae, tmp_path):
     assert len(latents) == 7
     for i, example in enumerate(split.examples):
         image = example['image'][None]
-        want = np.stack([np.stack(vae.moments(x))[:, 0] for x in (image, image[:, :, ::-1])])
+        want = np.stack([np.stack(moments(vae, x))[:, 0] for x in (image, image[:, :, ::-1])])
         got = latents[i]
         np.testing.assert_allclose(got['moments'], want, atol=1e-5)
         np.testing.assert_array_equal(got['id'], example['id'])

@@ -28,8 +28,8 @@ def test_deviation_is_the_exponential_of_half_the_clipped_log_variance(params):
     log_variance = np.array([0, 2, 100, -100], np.float32)
     bias = np.concatenate([np.array([1, 2, 3, 4], np.float32), log_variance])
     quant = {'kernel': jnp.zeros_like(params['quant']['kernel']), 'bias': bias}
-    mean, std = TINY.apply({'params': params | {'quant': quant}}, jnp.ones((1, 8, 8, 3)),
-                           method='encode')
+    mean, std = jax.jit(lambda params, x: TINY.apply({'params': params}, x, method='encode'))(
+        params | {'quant': quant}, jnp.ones((1, 8, 8, 3)))
     np.testing.assert_allclose(mean[0, 0, 0], 0.18215 * np.array([1, 2, 3, 4]), rtol=1e-6)
     np.testing.assert_allclose(std[0, 0, 0], 0.18215 * np.exp([0, 1, 10, -15]), rtol=1e-5)
 
