@@ -79,7 +79,7 @@ def _member(file: BinaryIO, size: int) -> np.ndarray:
     shape, fortran, kind = readers[version](file)
     claimed = math.prod(shape) * kind.itemsize
     if kind.hasobject or claimed > min(size, _MAX_BYTES):
-        raise Refused(f'claims {claimed} bytes of {kind}; its file holds {size}')
+        raise Refused(f'claims {claimed} bytes of {kind.name}; its file holds {size}')
     data = file.read(claimed)
     if len(data) < claimed:
         raise Refused(f'is truncated: {len(data)} of {claimed} bytes')
@@ -88,7 +88,7 @@ def _member(file: BinaryIO, size: int) -> np.ndarray:
 
 def _slices(array: np.ndarray, path: Path, name: str, patient: str) -> Iterator[Slice | Skipped]:
     if array.dtype.kind not in 'iuf':
-        raise Refused(f'holds {array.dtype}, not numbers')
+        raise Refused(f'holds {array.dtype.name}, not numbers')
     grey = array.dtype == np.uint8
     colour = grey and array.ndim in (3, 4) and array.shape[-1] == 3
     if array.ndim == 4 and array.shape[-1] == 1:

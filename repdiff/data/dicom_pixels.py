@@ -58,13 +58,13 @@ def encoding(dataset: Any) -> Encoding:
         raise Refused(f'claims {frames} frames')
     kind = str(dataset.get('PhotometricInterpretation', ''))
     if kind not in ('MONOCHROME1', 'MONOCHROME2') or int(dataset.get('SamplesPerPixel', 1)) != 1:
-        raise Refused(f'is {kind or "without PhotometricInterpretation"}, not a grey CT image')
+        raise Refused('is no grey image by its PhotometricInterpretation and SamplesPerPixel')
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     high = dataset.get('HighBit')
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
         raise Refused(f'claims {stored} bits stored of {allocated} allocated')
     if high is not None and int(high) != stored - 1:
-        raise Refused(f'has HighBit {high} where {stored - 1} belongs')
+        raise Refused(f'has HighBit {int(high)} where {stored - 1} belongs')
     data = dataset.get('PixelData')
     if not isinstance(data, bytes):
         raise Refused('has no pixel data')

@@ -13,6 +13,8 @@ _CT_CLASSES = (
     '1.2.840.10008.5.1.4.1.1.2.1',  # Enhanced CT
     '1.2.840.10008.5.1.4.1.1.2.2',  # Legacy Converted Enhanced CT
 )
+_OTHERS = ('MR', 'PT', 'NM', 'US', 'XA', 'CR', 'DX', 'OT', 'SC', 'SR', 'PR', 'KO', 'SEG', 'REG',
+           'RTSTRUCT', 'RTDOSE', 'RTPLAN', 'RTIMAGE', 'DOC')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +34,23 @@ class Plane:
 
 
 def check_kind(dataset: Any) -> None:
-    """Raises Refused for what is not a slice of CT."""
+    """Raises Refused for what is not a slice of CT.
+
+    No reason quotes a text of the file but from a list: where a length is damaged, one tag's text
+    runs on into the patient's name.
+    """
     modality = str(dataset.get('Modality') or '')
+    if not modality:
+        raise Refused('has no Modality')
     if modality != 'CT':
-        raise Refused(f'is of modality {modality}, not CT' if modality else 'has no Modality')
+        raise Refused(f'is of modality {modality if modality in _OTHERS else "unknown"}, not CT')
     if 'LOCALIZER' in (dataset.get('ImageType') or ()):
         raise Refused('is a localizer, not a slice')
     kind = dataset.get('SOPClassUID')
     if kind is not None and kind not in _CT_CLASSES:
         # Screens and dose reports come as secondary captures, with names written in the pixels.
-        raise Refused(f'is a {getattr(kind, "name", kind)}, not a CT image')
+        name = getattr(kind, 'name', kind)
+        raise Refused(f'is a {name if name != kind else "thing unknown"}, not a CT image')
 
 
 def _find(dataset: Any, frame: int, sequence: str, name: str) -> Any:
@@ -106,7 +115,7 @@ def plane(dataset: Any, frame: int) -> Plane:
         raise Refused(f'has RescaleSlope {slope} and RescaleIntercept {intercept}')
     unit = str(_find(dataset, frame, line, 'RescaleType') or 'HU')
     if unit not in ('HU', 'US'):  # "unspecified" is written for HU by old scanners
-        raise Refused(f'has values in {unit}, not HU')
+        raise Refused('has a RescaleType other than HU')
     return Plane(
         frame=frame,
         orientation=directions,

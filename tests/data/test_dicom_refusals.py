@@ -1,7 +1,9 @@
 """DICOM that is no CT slice, or no whole file: left out with a reason, before it costs anything."""
 
+import logging
 import os
 import sys
+import warnings
 
 import ct_files
 import numpy as np
@@ -37,13 +39,15 @@ def reason(dataset, tmp_path):
     ({'RescaleSlope': None}, 'no RescaleSlope'),
     ({'RescaleSlope': 0}, 'RescaleSlope 0'),
     ({'RescaleSlope': 1e9}, 'no HU'),
-    ({'RescaleType': 'Z_EFF'}, 'Z_EFF'),
+    ({'RescaleType': 'Z_EFF'}, 'other than HU'),
+    ({'Modality': 'XYZ'}, 'modality unknown'),
+    ({'SOPClassUID': '1.2.3'}, 'thing unknown'),
     ({'Rows': None}, 'no Rows'),
     ({'BitsStored': None}, 'no BitsStored'),
     ({'BitsStored': 17}, '17 bits'),
     ({'HighBit': 15}, 'HighBit'),
     ({'PixelData': None}, 'no pixel data'),
-    ({'PhotometricInterpretation': 'PALETTE COLOR'}, 'PALETTE'),
+    ({'PhotometricInterpretation': 'PALETTE COLOR'}, 'no grey image'),
     ({'PixelSpacing': [0.5, 1]}, 'not square'),
     ({'Rows': 60000, 'Columns': 60000}, '60000'),
     ({'NumberOfFrames': 2000000000}, '2000000000 frames'),
@@ -114,9 +118,24 @@ def test_a_repeated_image_is_left_out(tmp_path):
 
 
 def test_no_reason_quotes_the_patient(tmp_path):
-    dataset = ct_files.dicom(STORED, RescaleSlope=None)
-    text = reason(dataset, tmp_path)
-    assert 'DOE' not in text and 'MRN' not in text
+    path = ct_files.save(ct_files.dicom(STORED), tmp_path / 'a.dcm')
+    content = path.read_bytes()
+    at = content.index(b'CS\x02\x00CT')
+    # The modality's length now runs over the institution and the patient's name.
+    path.write_bytes(content[: at + 2] + b'\x50\x00' + content[at + 4 :])
+    item, = read([path], tmp_path)
+    assert 'DOE' not in item.reason and 'Elsewhere' not in item.reason
+
+
+def test_no_warning_or_log_quotes_a_tag(tmp_path, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        path = ct_files.save(ct_files.dicom(STORED, Modality='DOE^JANE'), tmp_path / 'a.dcm')
+    caplog.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert isinstance(read([path], tmp_path)[0], Skipped)
+    assert caplog.text == '' and not logging.root.manager.disable
 
 
 def test_without_the_ct_extra_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
