@@ -71,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
         help='store names as they are; for data that have no person in them')
     add('--salt-file', type=Path, default=Path(config.base().cache).expanduser() / 'salt',
         help='secret of the hashes that hide names; made where it is not there (%(default)s)')
+    add('--mapping', type=Path, metavar='FILE',
+        help='write a private table of what the hidden names stand for; keep it to yourself')
     add('--preview', action='store_true', help='show slices before and after in prepare.html')
     add('--strict', action='store_true', help='make the first file that cannot be used an error')
     add('--processes', type=int, default=workers.cores(), help='that read at once (%(default)s)')
@@ -110,11 +112,15 @@ def main(argv: Sequence[str]) -> None:
     given = parser().parse_args(argv)
     made = settings(given)
     _check_out(given.out, made)
+    if given.mapping is not None and given.mapping.resolve().is_relative_to(given.out.resolve()):
+        raise UserError(f'--mapping {str(given.mapping)!r} lies inside --out and would travel with '
+                        'it; give a path outside.')
     if given.processes < 1:
         raise UserError(f'--processes is {given.processes}; give at least 1.')
     salt = deidentify.read_salt(given.salt_file, outside=given.out) if made.deidentify else None
     dataset = preparation.prepare(made, given.out, strict=given.strict, processes=given.processes,
-                                  preview=given.preview, salt=salt, earlier_at=given.out)
+                                  preview=given.preview, salt=salt, earlier_at=given.out,
+                                  mapping=given.mapping)
     for name in dataset.splits:
         counts = dataset.info['splits'][name]
         print(f'{name}: {counts["images"]} images of {counts["patients"]} patients, '

@@ -112,7 +112,7 @@ class Earlier:
             id=old['id'], patient=hidden('patient', row.patient, self._hasher) or old['patient'],
             facility=facility, label=-1 if row.label is None else row.label, markers=row.markers,
             split=row.split, image=old['image'], mask=old['mask'], content=held['content'],
-            order=splits.draw(row.patient, self._seed), source=source, row=held['row'])
+            order=splits.draw(row.patient, self._seed), source=source, row=held['row'], raw={})
 
 
 def load(place: Path | None, settings: DataSettings, hasher: Hasher | None,

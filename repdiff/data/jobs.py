@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Record:
     order: float
     source: str
     row: str
+    raw: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +266,7 @@ def _record(item: Slice, context: Context) -> Record:
     pixels = render(item, chosen_windows(item, row, context.settings), context.settings)
     item = dataclasses.replace(item, patient=item.patient or item.id)
     order = splits.draw(item.patient, context.settings.seed)
-    source, key = item.source, row.key if row else ''
+    source, key, raw = item.source, row.key if row else '', item
     if context.hasher is not None:
         item, key = deidentify.anonymise(item, context.hasher), context.hasher.name('row', key)
     return Record(
@@ -273,7 +274,8 @@ def _record(item: Slice, context: Context) -> Record:
         label=-1 if item.label is None else item.label, markers=item.markers, split=item.split,
         image=records.encode_png(pixels),
         mask=None if item.mask is None else records.encode_png(item.mask),
-        content=records.pixel_hash(pixels), order=order, source=source, row=key)
+        content=records.pixel_hash(pixels), order=order, source=source, row=key,
+        raw={item.id: raw.id, item.patient: raw.patient, item.facility: raw.facility})
 
 
 def previews(paths: Sequence[Path], settings: DataSettings) -> Iterator[tuple[np.ndarray, ...]]:

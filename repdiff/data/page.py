@@ -15,7 +15,6 @@ from repdiff.data.spool import Spool
 _SHOWN = 24  # pictures of a contact sheet
 _COUNTED = 200  # pictures that a histogram is taken of
 _THUMB = 112  # pixels a side
-_BINS = 64
 
 Pair = tuple[np.ndarray, np.ndarray]  # (S, S, C) uint8 before and after
 
@@ -117,10 +116,9 @@ def _polyline(pictures: Sequence[np.ndarray]) -> dict[str, Any]:
     counts = np.zeros(256)
     for picture in pictures:
         counts += np.bincount(picture.reshape(-1), minlength=256)
-    black = counts[0] / counts.sum()
-    bins = counts[1:].sum() and np.add.reduceat(counts, [1, *range(4, 256, 4)]) / counts[1:].sum()
-    bins = np.broadcast_to(bins, _BINS)
-    top = max(float(bins[:-1].max()), 1e-9)  # the last bin holds what is brighter than the window
+    grey = np.add.reduceat(counts, [1, *range(4, 256, 4)])          # (64,)
+    # The ends hold what lies outside the window: the height is that of the middle.
+    top = max(grey[2:-2].max(), 1)
     points = ' '.join(f'{4 * place + 2},{100 - 96 * min(value / top, 1):.1f}'
-                      for place, value in enumerate(bins))
-    return {'points': points, 'black': black}
+                      for place, value in enumerate(grey))
+    return {'points': points, 'black': counts[0] / counts.sum()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from repdiff.progress import Progress
 
 
 def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int, preview: bool,
-            salt: bytes | None, earlier_at: Path | None) -> records.Dataset:
+            salt: bytes | None, earlier_at: Path | None, mapping: Path | None) -> records.Dataset:
     """Prepares a data set at `out`, whole or not at all, with its page where the source is files.
 
     Args:
@@ -27,6 +28,8 @@ def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int, 
       salt: of the hashes that hide names; None where `settings.deidentify` is False.
       earlier_at: a data set of the same settings: its patients keep their splits, and files that
         have not changed are not read again. None where there is none.
+      mapping: file of the private table hidden name -> raw name, added to where it exists; None
+        keeps no table.
 
     Raises: UserError on anything wrong with the source, the labels or the splits.
     """
@@ -35,7 +38,10 @@ def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int, 
         made = _Preparation(settings, salt, Spool(file), strict)
         made.begin(earlier_at)
         made.read(processes)
-        return made.write(out, preview)
+        dataset = made.write(out, preview)
+        if mapping is not None:
+            made.write_mapping(mapping, out)
+        return dataset
 
 
 class _Preparation:
@@ -137,6 +143,16 @@ class _Preparation:
         chosen = {name: _stored(self.spool, where, name) for name in SPLITS if name in where}
         return records.write(chosen, out, info, beside)
 
+
+    def write_mapping(self, path: Path, out: Path) -> None:
+        """Adds what the hidden names stand for to the owner's private table."""
+        names = json.loads(path.read_text()) if path.exists() else {}
+        for record in self.spool.records:
+            names |= record.raw
+        for source in {*(record.source for record in self.spool.records),
+                       *(item.source for item in (*self.skipped, *self.notes))}:
+            names[earlier.hidden('file', source, self.hasher)] = source
+        deidentify.write_mapping(path, names, outside=out)
 
     def _note_lost_rows(self) -> None:
         rows = {row.key for row in self.table.rows.values()} if self.table else set()

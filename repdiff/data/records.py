@@ -4,6 +4,7 @@ A data set is a directory that TFDS itself reads (`tfds.builder_from_directory`)
 a temporary name beside its place and renamed when whole, so there is never half a data set.
 """
 
+import collections
 import contextlib
 import hashlib
 import io
@@ -81,15 +82,18 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
         labels = np.zeros(len(self._about['classes']), int)
         patients: set[str] = set()
+        facilities: collections.Counter[str] = collections.Counter()
         count = 0
         for key, record in enumerate(self._records[split]):
             count += 1
             patients.add(record['patient'])
+            facilities[record['facility']] += 1
             if record['label'] >= 0:
                 labels[record['label']] += 1
             yield key, {name: self._stored(name, record) for name in self.info.features}
         self.counts[split] = {'images': count, 'patients': len(patients),
-                              'positives': int(labels[1:].sum()), 'per_class': labels.tolist()}
+                              'positives': int(labels[1:].sum()), 'per_class': labels.tolist(),
+                              'facilities': dict(sorted(facilities.items()))}
 
     @staticmethod
     def _stored(name: str, record: dict) -> Any:

@@ -24,21 +24,23 @@ def ensure_prepared(settings: DataSettings, cache_dir: str | os.PathLike) -> Pat
         records.open(source)
         return source
     cache = Path(cache_dir).expanduser()
-    out = cache / f'{settings.name}-{cache_key(settings)[:16]}'
+    place = hashlib.sha256(str(source.absolute()).encode()).hexdigest()[:8]
+    out = cache / f'{settings.name}-{place}-{cache_key(settings)[:16]}'
     records.recover(out)
     if not (out / records.PREPARE).is_file():
         hide = settings.deidentify and jobs.is_files(settings)
         salt = deidentify.read_salt(cache / 'salt', outside=out) if hide else None
         preparation.prepare(
             settings, out, strict=True, processes=workers.cores(), preview=False, salt=salt,
-            earlier_at=_latest(cache, settings.name))
+            earlier_at=_latest(cache, f'{settings.name}-{place}'), mapping=None)
     return out
 
 
-def _latest(cache: Path, name: str) -> Path | None:
-    """The newest cached data set of a name: patients whom it knows keep their split."""
-    found = sorted(cache.glob(f'{name}-*/{records.PREPARE}'), key=lambda path: path.stat().st_mtime)
-    return found[-1].parent if found else None
+def _latest(cache: Path, stem: str) -> Path | None:
+    """The newest cached data set of a source: patients whom it knows keep their split."""
+    found = [path for path in cache.glob(f'*/{records.PREPARE}')
+             if path.parent.name.rpartition('-')[0] == stem]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def cache_key(settings: DataSettings) -> str:

@@ -39,8 +39,10 @@ def test_round_trip(tmp_path, channels):
             np.testing.assert_array_equal(one[key], other[key])
     assert got[0]['image'].dtype == np.uint8 and got[0]['label'].dtype == np.int32
     assert records.open(tmp_path / 'out').info['splits'] == {
-        'train': {'images': 5, 'patients': 3, 'positives': 1, 'per_class': [2, 1]},
-        'valid': {'images': 2, 'patients': 2, 'positives': 1, 'per_class': [0, 1]}}
+        'train': {'images': 5, 'patients': 3, 'positives': 1, 'per_class': [2, 1],
+                  'facilities': {'0': 2, '1': 1, '2': 1, '3': 1}},
+        'valid': {'images': 2, 'patients': 2, 'positives': 1, 'per_class': [0, 1],
+                  'facilities': {'1': 1, '2': 1}}}
     assert os.listdir(tmp_path) == ['out']
 
 

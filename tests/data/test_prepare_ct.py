@@ -1,0 +1,149 @@
+"""Real CT formats through the prepare command: HU, windows, labels of patients, no names."""
+
+import json
+
+import ct_files
+import numpy as np
+import pytest
+
+from repdiff import prepare
+from repdiff.data import dicom, records, windows
+from repdiff.errors import UserError
+
+PLANTED = ('MRN-77', 'DOE^', 'Saint Elsewhere', '19500101', 'ACC-4711', '1.2.3.4', 'ward7')
+
+
+def stored(patient, k):
+    return ct_files.random_picture(10 * patient + k, (24, 24))
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Eight patients of three DICOM slices each, and labels of whole patients."""
+    root = tmp_path / 'source' / 'ward7'
+    lines = ['patient,bleed']
+    for patient in range(8):
+        folder = root / f'DOE_{patient}'
+        folder.mkdir(parents=True)
+        for k in range(3):
+            dataset = ct_files.dicom(
+                stored(patient, k), PatientID=f'MRN-77{patient}', PatientName=f'DOE^{patient}',
+                PatientBirthDate='19500101', AccessionNumber='ACC-4711', InstanceNumber=k + 1,
+                SeriesInstanceUID=f'1.2.3.4.{patient}', StudyDate='19500101',
+                ImagePositionPatient=[0, 0, 5 * k])
+            ct_files.save(dataset, folder / f'{k}.dcm')
+        lines.append(f'MRN-77{patient},{patient % 2}')
+    (tmp_path / 'labels.csv').write_text('\n'.join(lines))
+    return tmp_path / 'source'
+
+
+def run(tmp_path, *options):
+    prepare.main([f'--source={tmp_path / "source"}', f'--labels={tmp_path / "labels.csv"}',
+                  f'--out={tmp_path / "out"}', f'--salt-file={tmp_path / "salt"}', '--label=bleed',
+                  '--image-size=24', '--fractions=train=0.5,valid=0.25,test=0.25', '--processes=1',
+                  *options])
+    return records.open(tmp_path / 'out')
+
+
+def everything(dataset):
+    return [record for name in dataset.splits for record in dataset.split(name)]
+
+
+@pytest.mark.parametrize('window', ['brain', '50/200', 'brain+subdural+bone'])
+def test_exact_windows_of_exact_hu(tmp_path, source, window):
+    got = everything(run(tmp_path, f'--window={window}'))
+    wanted = {windows.apply(stored(patient, k) - 1024.0, windows.parse(window)).tobytes():
+              (patient % 2) for patient in range(8) for k in range(3)}
+    assert wanted == {record['image'].tobytes(): int(record['label']) for record in got}
+
+
+def test_window_of_a_facility(tmp_path, source):
+    got = everything(run(tmp_path, '--window=Saint Elsewhere=bone,*=brain'))
+    wanted = {windows.apply(stored(patient, k) - 1024.0, windows.parse('bone')).tobytes()
+              for patient in range(8) for k in range(3)}
+    assert wanted == {record['image'].tobytes() for record in got}
+
+
+def test_slices_of_a_patient_stay_together_from_foot_to_head(tmp_path, source):
+    dataset = run(tmp_path, f'--mapping={tmp_path / "private.json"}')
+    raw = json.loads((tmp_path / 'private.json').read_text())
+    for name in dataset.splits:
+        loaded = dataset.load(name)
+        patients = [raw[patient] for patient in loaded['patient']]
+        assert patients == [each for each in sorted(set(patients)) for _ in range(3)]
+        for image, patient, k in zip(loaded['image'], patients, 40 * [0, 1, 2]):
+            hu = stored(int(patient[-1]), k) - 1024.0
+            np.testing.assert_array_equal(image, windows.apply(hu, windows.parse('brain')))
+    assert {raw[facility] for facility in loaded['facility']} == {'Saint Elsewhere'}
+
+
+def test_nobody_is_named_in_any_byte(tmp_path, source, capfd):
+    broken = source / 'ward7' / 'DOE_0' / '1.dcm'
+    broken.write_bytes(broken.read_bytes()[:900])
+    (source / 'ward7' / 'DOE^JOHN.txt').write_text('19500101')
+    dataset = run(tmp_path, '--preview')
+    assert len(dataset.info['skipped']) == 2
+    said = capfd.readouterr()
+    outputs = [path.read_bytes() for path in (tmp_path / 'out').rglob('*') if path.is_file()]
+    for content in (*outputs, said.out.encode(), said.err.encode()):
+        for name in PLANTED:
+            assert name.encode() not in content
+
+
+def test_a_second_run_reads_only_what_is_new(tmp_path, source, monkeypatch):
+    dataset = run(tmp_path)
+    first = {name: set(dataset.load(name)['id']) for name in dataset.splits}
+    folder = source / 'ward7' / 'DOE_8'
+    folder.mkdir()
+    ct_files.save(ct_files.dicom(stored(8, 0), PatientID='MRN-778', SeriesInstanceUID='1.2.3.4.8'),
+                  folder / '0.dcm')
+    with (tmp_path / 'labels.csv').open('a') as file:
+        file.write('\nMRN-778,1')
+    original, names = dicom.read_series, []
+    monkeypatch.setattr(dicom, 'read_series', lambda series, note: (
+        names.extend(entry.path.parent.name for entry in series.entries),
+        original(series, note=note))[1])
+    second = run(tmp_path)
+    assert names == ['DOE_8']
+    assert sum(counts['images'] for counts in second.info['splits'].values()) == 25
+    for name in first:
+        assert first[name] <= set(second.load(name)['id'])
+
+
+def test_volumes_and_arrays_beside_each_other(tmp_path):
+    (tmp_path / 'source').mkdir()
+    lines = ['file,patient,bleed']
+    for number in range(6):
+        values, affine = ct_files.volume()
+        values[0, 0, 0] = number
+        ct_files.nifti(values, affine, tmp_path / 'source' / f'v{number}.nii.gz')
+        np.save(tmp_path / 'source' / f'a{number}.npy',
+                np.random.default_rng(number).normal(40, 30, (2, 20, 20)))
+        lines += [f'v{number}.nii.gz,p{number},{number % 2}', f'a{number}.npy,p{number},{number % 2}']
+    (tmp_path / 'labels.csv').write_text('\n'.join(lines))
+    # One mutated voxel does not make the other slices of a volume differ.
+    with pytest.raises(UserError, match='have the same pixels in two splits'):
+        run(tmp_path)
+    for number in range(6):
+        values, affine = ct_files.volume()
+        ct_files.nifti(np.roll(values, number, 0), affine, tmp_path / 'source' / f'v{number}.nii.gz')
+    dataset = run(tmp_path)
+    assert sum(counts['images'] for counts in dataset.info['splits'].values()) == 6 * (4 + 2)
+
+
+def test_rows_without_images_are_remarked(tmp_path, source):
+    with (tmp_path / 'labels.csv').open('a') as file:
+        file.write('\nMRN-999,1')
+    notes = run(tmp_path).info['notes']
+    assert {'source': '', 'remark': 'of 9 rows of the label file, 1 have no image here.'} in notes
+
+
+def test_as_many_windows_as_channels(tmp_path, source):
+    with pytest.raises(UserError, match='HU go through 1 windows where channels is 3'):
+        run(tmp_path, '--channels=3')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_the_private_table_stays_outside(tmp_path, source):
+    with pytest.raises(UserError, match='lies inside --out'):
+        run(tmp_path, f'--mapping={tmp_path / "out" / "names.json"}')
