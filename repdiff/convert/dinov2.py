@@ -78,8 +78,8 @@ def fields(source: Source, config: dict[str, Any]) -> dict[str, Any]:
     positions = single_shape(source, table, 3, 'DINOv2')[1] - 1
     side = math.isqrt(max(positions, 0))
     if side < 1 or side * side != positions:
-        raise UserError(f'{source.path}: its {positions} position embeddings are not a square grid, '
-                        'as DINOv2\'s are; fetch the published file.')
+        raise UserError(f'{source.path}: its {positions} position embeddings are not a square '
+                        'grid, as DINOv2\'s are; fetch the published file.')
     depth = block_count(source, block)
     registers = single_shape(source, register, 3, 'DINOv2')[1] if register in source.shapes else 0
     plain = [shape[0] for name, shape in source.shapes.items() if name.endswith('mlp.fc1.bias')]

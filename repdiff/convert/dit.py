@@ -16,7 +16,8 @@ from repdiff.convert.infer import block_count, heads, single_shape
 from repdiff.errors import UserError
 from repdiff.models.dit import SIZES, DiT, position_table
 
-LICENCE = 'DiT weights: CC BY-NC 4.0, Meta Platforms (facebookresearch/DiT); not for commercial use.'
+LICENCE = ('DiT weights: CC BY-NC 4.0, Meta Platforms (facebookresearch/DiT); not for commercial '
+           'use.')
 FILES = tuple(f'{folder}diffusion_pytorch_model.{suffix}'
               for folder in ('transformer/', '') for suffix in ('safetensors', 'bin'))
 

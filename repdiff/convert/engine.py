@@ -95,8 +95,8 @@ def convert(source: Source, rules: Sequence[Rule], target: Any) -> dict[str, Any
         view = slot.view(filled[slot.path])
         if slot.rule.copies and slot.path in written:
             if not np.array_equal(view, value):
-                raise UserError(f'{source.path}: {slot.name} differs from the copy of it in another '
-                                'block, but the model holds it once, so the file cannot be used.')
+                raise UserError(f'{source.path}: {slot.name} differs from the copy of it in '
+                                'another block, but the model holds it once; use another file.')
             continue
         view[...] = value
         written.add(slot.path)

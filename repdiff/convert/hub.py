@@ -57,5 +57,5 @@ def _download(source: str, files: Sequence[str]) -> Path:
     except UserError:
         raise
     except Exception as error:  # names, networks and accounts fail in dozens of types
-        raise UserError(f'cannot download {source} from the hub ({type(error).__name__}); check the '
-                        f'name and the network, or {by_hand}.') from None
+        raise UserError(f'cannot download {source} from the hub ({type(error).__name__}); check '
+                        f'the name and the network, or {by_hand}.') from None

@@ -27,9 +27,9 @@ def heads(source: Source, sizes: Mapping[str, dict[str, Any]], width: int, depth
     published = {(size['width'], size['depth']): size['heads'] for size in sizes.values()}
     count = config.get('num_attention_heads', published.get((width, depth)))
     if count is None:
-        raise UserError(f'{source.path} has width {width} and {depth} blocks, which is no published '
-                        'size, so its attention heads are unknown; put a config.json with '
-                        '"num_attention_heads" beside it.')
+        raise UserError(f'{source.path} has width {width} and {depth} blocks, which is no '
+                        'published size, so its attention heads are unknown; put a config.json '
+                        'with "num_attention_heads" beside it.')
     if not isinstance(count, int) or count < 1 or width % count:
         raise UserError(f'the config.json beside {source.path} gives {count!r} attention heads, '
                         f'which do not divide its width {width}; correct it.')

@@ -77,8 +77,8 @@ def fields(source: Source, config: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f'{source.path}: {groups!r} norm groups do not divide its widths; put a '
                         'config.json with the right "norm_num_groups" beside it.')
     if not isinstance(scale, float) or scale <= 0:
-        raise UserError(f'the config.json beside {source.path} gives {scale!r} as "scaling_factor", '
-                        'which is no positive number; correct it.')
+        raise UserError(f'the config.json beside {source.path} gives {scale!r} as '
+                        '"scaling_factor", which is no positive number; correct it.')
     return module_fields
 
 

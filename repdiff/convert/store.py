@@ -82,8 +82,8 @@ def load(directory: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[
         with _checkpointer() as checkpointer:
             return fields, checkpointer.restore(path)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f'the converted weights in {directory} are damaged ({type(error).__name__});'
-                        ' remove the directory and convert again.') from None
+        raise UserError(f'the converted weights in {directory} are damaged '
+                        f'({type(error).__name__}); remove it and convert again.') from None
 
 
 def count(params: Any) -> int:

@@ -34,8 +34,8 @@ class Weights:
         """The tensor `name` as float32; UserError if it holds NaN or infinity."""
         value = np.asarray(self._tensor(name), np.float32)
         if not np.isfinite(value).all():
-            raise UserError(f'{self.path}: {name} holds NaN or infinity; the file is damaged or its '
-                            'training diverged, so fetch it again or use another one.')
+            raise UserError(f'{self.path}: {name} holds NaN or infinity; the file is damaged or '
+                            'its training diverged, so fetch it again or use another one.')
         return value
 
 
@@ -77,13 +77,14 @@ def _safetensors(path: Path) -> Iterator[Weights]:
     try:
         file = safetensors.safe_open(path, 'numpy')
     except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f'{path} is not a whole safetensors file ({error}); fetch it again.') from None
+        raise UserError(f'{path} is not a whole safetensors file ({error}); fetch it '
+                        'again.') from None
     with file:
         slices = {name: file.get_slice(name) for name in file.keys()}
         for name, part in slices.items():
             if part.get_dtype() not in FLOATS:
-                raise UserError(f'{path}: {name} holds {part.get_dtype()} numbers, but weights must '
-                                f'be one of {", ".join(FLOATS)}; fetch the unquantised file.')
+                raise UserError(f'{path}: {name} holds {part.get_dtype()} numbers, but weights '
+                                f'must be one of {", ".join(FLOATS)}; fetch the unquantised file.')
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
         yield Weights(str(path), file.get_tensor, shapes)
 

@@ -53,8 +53,8 @@ class Vae:
     def _check(self, shape: tuple[int, ...]):
         factor = self.module.factor
         if shape[1] % factor or shape[2] % factor:
-            raise UserError(f'the VAE makes one latent position of {factor}×{factor} pixels, which '
-                            f'do not divide images of {shape[1]}×{shape[2]}; choose an '
+            raise UserError(f'the VAE makes one latent position of {factor}×{factor} pixels, '
+                            f'which do not divide images of {shape[1]}×{shape[2]}; choose an '
                             f'image_size that is a multiple of {factor}.')
         if shape[3] != self.channels or self.channels not in (1, self.module.image_channels):
             raise UserError(f'the VAE sees 1 or {self.module.image_channels} channels, but the '

@@ -141,7 +141,7 @@ class AutoencoderKL(nn.Module):
         return 2 ** (len(self.widths) - 1)
 
     def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Image (B, H, W, C) to the mean and standard deviation of z0, each (B, H/f, W/f, c) f32."""
+        """Image (B, H, W, C) to mean and standard deviation of z0, each (B, H/f, W/f, c), f32."""
         moments = self.quant(self.encoder(x)).astype(jnp.float32)
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         # The original's clip: exp of an untrained log-variance must not overflow.

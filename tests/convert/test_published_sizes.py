@@ -1,4 +1,4 @@
-"""Full-size modules, by shape alone: parameter counts, and every name of Meta's files has a place."""
+"""Full-size modules, by shape: parameter counts, and a place for every name of Meta's files."""
 
 import jax
 import numpy as np

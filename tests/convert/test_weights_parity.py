@@ -55,7 +55,7 @@ def test_pickled_code_does_not_run(tmp_path, new_format):
 
 def test_plain_pickle_does_not_run(tmp_path):
     path, crater = tmp_path / 'weights.bin', tmp_path / 'crater'
-    path.write_bytes(pickle.dumps(Bomb(crater)))
+    path.write_bytes(pickle.dumps(Bomb(crater), protocol=2))
     refusal(path)
     assert not crater.exists()
 
