@@ -15,7 +15,7 @@ SMOKE = {
     'data': {'image_size': 32, 'simulated': {
         'pretrain': 256, 'train': 96, 'valid': 64, 'test': 64, 'positive_rate': 0.3}},
     'latents': {'patch': 8, 'channels': 16, 'fit_images': 256},
-    'model': {'width': 32, 'depth': 2, 'heads': 2},
+    'model': {'width': 32, 'depth': 2, 'heads': 2, 'unroll': False},
     'pretrain': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
     'tune': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
     'classify': {'t': (50, 150), 'draws': 1, 'batch': 32},

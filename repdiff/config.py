@@ -16,25 +16,37 @@ def base() -> ConfigDict:
     config.cache = '~/.cache/repdiff'  # prepared datasets, shared by workdirs
 
     config.data = ConfigDict(dict(
-        source='simulated',  # 'simulated', a directory (pictures + CSV, or prepared), 'tfds:NAME'
+        source='simulated',  # 'simulated', a directory (files + CSV, or prepared), 'tfds:NAME'
         labels='',  # CSV of labels; '' is labels.csv in the source
+        label_format='csv',  # 'csv', 'rsna', 'ct_ich' or 'cq500'
         label='auto',  # label column or rule; auto: first of label, class, hematoma, hemorrhage
+        classes=(),  # class names in the order of ids; ('auto',) sorted values; () binary 0 and 1
+        markers=(),  # CSV columns kept as multi-label
+        key_column='auto',  # CSV column that names the file; auto: file or id
+        patient_column='auto',  # groups slices of a person; auto: patient; '' each slice its own
+        facility_column='auto',  # auto: facility, where there is one
+        window_column='auto',  # HU window of a row; auto: window, where there is one
+        split_column='',  # CSV column that names the split; '' splits by patient
         image_size=64,  # pixels; 256 in the paper
         channels=1,  # image channels: 1 grey, 3 colour or three windows
-        window=(40.0, 80.0),  # centre, width in HU where the source names none
-        split_column='',  # CSV column that names the split; '' splits by patient
+        window='brain',  # of HU where the source names none: preset or CENTRE/WIDTH
+        head_mask=False,  # remove what lies outside the head
+        crop=False,  # centre and crop to the head; needs head_mask
         pretrain_facilities=(),  # with downstream_facilities: split by facility
         downstream_facilities=(),
+        deidentify=True,  # salted hashes for names of patients, facilities and files
         fractions=dict(pretrain=0.5, train=0.25, valid=0.1, test=0.15),  # of patients, by hash
         flip=True,  # random left-right flips in training; the head is nearly symmetric
+        shift=4,  # pixels: random moves in training, as heads lie; 0 for none
         simulated=dict(
             pretrain=10313,  # slices of facilities 2-12, labels unused: the paper's number
             train=1424,  # slices of facility 1: the paper's number
             valid=400,  # 178 in the paper; simulated slices cost nothing and intervals matter
             test=1000,  # 179 in the paper
+            slices_per_patient=8.0,  # their mean
             positive_rate=0.16,  # share of slices with a hematoma
             contrast=1.0,  # scale of the hematoma's HU contrast
-            lesion_size=1.0,  # scale of the hematoma's diameter
+            lesion_size=1.0,  # scale of the hematoma's lengths
             facility_shift=1.0,  # 0: all facilities image alike
         ),
     ))
@@ -117,7 +129,8 @@ def base() -> ConfigDict:
     config.log_every = 50  # steps
     config.keep_checkpoints = 1  # newest kept beside the best
 
-    # The trained rows of the results, in order: what each changes in this config.
+    # The trained rows of the results, in order, and what each changes in this config.
+    config.rows = ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'ldt_from_scratch')
     config.recipes = ConfigDict(dict(
         rc_ldt=dict(),
         rc_ldt_paper=dict(
@@ -141,6 +154,10 @@ def recipe(config: ConfigDict, row: str) -> ConfigDict:
 
     Raises UserError when the recipe names a key that the base config does not have.
     """
+    if row not in config.recipes:
+        raise UserError(
+            f'config.rows: no recipe {row!r}; choose from {", ".join(sorted(config.recipes))}.'
+        )
     result = config.copy_and_resolve_references()
     try:
         result.update(config.recipes[row].to_dict())

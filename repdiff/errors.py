@@ -5,6 +5,11 @@ import errno
 import sys
 from collections.abc import Iterator
 
+# Errors by which a file system refuses to write.
+REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT,
+)
+
 
 class UserError(Exception):
     """Bad input. The message is one sentence: which file or key, what is wrong, and the mend."""
@@ -19,7 +24,7 @@ def exit_on_user_error() -> Iterator[None]:
         print(f'repdiff: {error}', file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in REFUSALS:
             raise
         where = f' {error.filename!r}' if error.filename else ''
         print(

@@ -55,13 +55,19 @@ def z0_over_t(
     steps = jnp.asarray(t, jnp.int32)
     z_t = schedules.add_noise(objective.schedule, z0, steps, eps)
 
-    def decoded(r, drop):
+    @jax.jit
+    def decoded(params, r, drop):
         eps = objective.denoiser.apply({'params': params['denoiser']}, z_t, steps, r, drop)
         predicted = schedules.z0_from_eps(objective.schedule, z_t, steps, eps[..., : z0.shape[-1]])
-        return np.asarray(to_uint8(frontend.decode(predicted)))[..., 0]
+        return to_uint8(frontend.decode(predicted))[..., 0]
 
     if objective.encoder is None:
-        return {'dropped': decoded(None, None)}
-    r = represent(objective.encoder, params['encoder'], z0, objective.denoiser.representation)
-    keep = jnp.zeros(t.size, bool)
-    return {'kept': decoded(r, keep), 'dropped': decoded(r, ~keep)}
+        return {'dropped': np.asarray(decoded(params, None, None))}
+
+    @jax.jit
+    def encoded(params):
+        return represent(objective.encoder, params, z0, objective.denoiser.representation)
+
+    r, keep = encoded(params['encoder']), jnp.zeros(t.size, bool)
+    kinds = {'kept': keep, 'dropped': ~keep}
+    return {kind: np.asarray(decoded(params, r, drop)) for kind, drop in kinds.items()}

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from ml_collections import ConfigDict
 
 from repdiff import config as configs
 from repdiff import exhibits, phases, report, results, sharding
-from repdiff.data import pipeline, records, sources
+from repdiff.data import phantom, pipeline, records, sources
+from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.diffusion import schedule as schedules
 from repdiff.errors import UserError
 from repdiff.eval import floors, intervals
@@ -32,6 +34,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
     Raises UserError on a workdir of another config and on anything wrong with the input.
     """
+    recipes = {row: configs.recipe(config, row) for row in config.rows}
     claim(workdir, config)
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
     dataset = records.open(sources.ensure_prepared(settings(config), config.cache))
@@ -49,8 +52,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         ),
     )
     z0_figures = {}
-    for row in config.recipes:
-        z0_figures |= _row(configs.recipe(config, row), row, setting, dataset, workdir, card)
+    for row, recipe in recipes.items():
+        z0_figures |= _row(recipe, row, setting, dataset, workdir, card)
     z0_figures |= {'image': _figure_image(dataset), 't': np.array(FIGURE_T)}
     exhibits.write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
     _write_results(config, dataset, workdir, card)
@@ -122,7 +125,7 @@ def _row(
     if not (workdir / 'scores' / f'{row}.json').exists():
         facts = {
             'pretrained': pretrained is not None,
-            'parameters': tuned.parameters,
+            'parameters': int(tuned.parameters),
             'tune_step': tuned.step,
             'train_seconds': seconds + tuned.seconds,
         }
@@ -137,12 +140,11 @@ def _score(
     params: dict, facts: dict,
 ) -> None:
     """Writes scores/ROW.npz, then scores/ROW.json, whose presence says that the row is scored."""
-    began, t = time.monotonic(), phases.draw_steps(config, config.classify.draws)
+    began = time.monotonic()
+    t, score = phases.split_scorer(config, objective, setting, config.classify.draws)
     arrays = {'t': t}
     for split in ('valid', 'test'):
-        arrays[f'{split}_errors'] = phases.score_split(
-            config, objective, params, setting, split, t, what=f'{row}.classify {split}'
-        )
+        arrays[f'{split}_errors'] = score(params, split, f'{row}.classify {split}')
         found = [dataset.split(split)[i] for i in range(len(dataset.split(split)))]
         arrays[f'{split}_labels'] = np.array([record['label'] for record in found])
         arrays[f'{split}_ids'] = np.array([record['id'] for record in found])
@@ -167,7 +169,7 @@ def _figure_image(dataset) -> np.ndarray:
 def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card') -> None:
     """predictions.csv, results.json and card.json from the scores on disk and the floors."""
     schedule = schedules.linear(config.diffusion.steps)
-    rows = [results.answer(row, workdir, schedule, config.seed) for row in config.recipes]
+    rows = [results.answer(row, workdir, schedule, config.seed) for row in config.rows]
     arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
     rows += floors.floors(*arrays, classes=len(dataset.info['classes']))
     write_predictions(workdir / 'predictions.csv', rows)
@@ -199,6 +201,7 @@ class _Card:
             'data_fingerprint': dataset.info['fingerprint'],
             'seed': config.seed,
             'python': platform.python_version(),
+            'command': ' '.join(['python -m repdiff.main', *sys.argv[1:]]),
             'packages': {
                 name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax')
             },
@@ -229,6 +232,14 @@ def code_version() -> str:
     return f'{version}+{found.stdout.strip()}' if found.returncode == 0 else version
 
 
-def settings(config: ConfigDict) -> sources.DataSettings:
-    """`config.data` as the data room takes it."""
-    raise UserError('not wired')
+def settings(config: ConfigDict) -> DataSettings:
+    """`config.data` as the data room takes it; the simulation gets the run's seed and image size."""
+    data = config.data.to_dict()
+    data = {name: value for name, value in data.items() if name not in ('flip', 'shift')}
+    simulated = phantom.Settings(
+        image_size=data['image_size'], seed=config.seed, **data.pop('simulated')
+    )
+    return DataSettings(
+        **data, name=config.name, files=(), seed=config.seed,
+        simulated=simulated if data['source'] == SIMULATED else None,
+    )

@@ -22,19 +22,29 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path]:
     try:
         rest = FLAGS(argv)
         config = FLAGS.config
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(_sentence(argv, error)) from None
+        if config is not None:
+            config.seed  # an unreadable config file shows itself here  # noqa: B018
+    except flags.Error as error:
+        raise UserError(f'{error}'.rstrip('.') + '.') from None
+    except (AttributeError, KeyError) as error:
+        raise UserError(_unknown_key(argv, str(error).strip('\'"'))) from None
+    except OSError:
+        file = FLAGS['config'].config_filename
+        raise UserError(f'--config: there is no file {file!r}; try configs/hematoma.py.') from None
     if len(rest) > 1:
-        raise UserError(f'unknown argument {rest[1]!r}; options start with --config or --workdir.')
-    if not isinstance(config, ConfigDict):
+        raise UserError(f'unknown argument {rest[1]!r}; write options as --config.KEY=VALUE.')
+    if config is None:
         raise UserError('--config is missing; try --config=configs/hematoma.py.')
     _, _, preset = FLAGS['config'].config_filename.partition(':')
     name = '-'.join(part for part in (config.name, preset, str(config.seed)) if part)
     return config, Path(FLAGS.workdir or Path('workdirs') / name)
 
 
-def _sentence(argv: list[str], error: Exception) -> str:
-    return f'{error}'
+def _unknown_key(argv: list[str], key: str) -> str:
+    """Names the option whose key the config does not have."""
+    options = (argument.partition('=')[0].lstrip('-') for argument in argv[1:])
+    option = next((name for name in options if key in name.split('.')), key)
+    return f'unknown config key {option!r}; repdiff/config.py lists every key.'
 
 
 def main(argv: list[str]) -> None:
@@ -42,6 +52,8 @@ def main(argv: list[str]) -> None:
     with exit_on_user_error():
         config, workdir = parse(argv)
         jax.config.update('jax_num_cpu_devices', config.mesh.cpu_devices)
+        # What was compiled once, in this run or an earlier one, is read back.
+        jax.config.update('jax_compilation_cache_dir', str(Path(config.cache).expanduser() / 'xla'))
         from repdiff import experiment  # after the devices are set
         experiment.run(config, workdir)
 

@@ -123,8 +123,8 @@ def _phase(
         frozen={'frontend': setting.frontend},
         iterator=pipeline.train_iterator(
             setting.splits[split], batch=section.batch // jax.process_count(), seed=config.seed,
-            flip=config.data.flip, balanced=balanced, shard_index=jax.process_index(),
-            shard_count=jax.process_count(),
+            flip=config.data.flip, shift=config.data.shift, balanced=balanced,
+            shard_index=jax.process_index(), shard_count=jax.process_count(),
         ),
         evaluate=evaluate,
         steps=section.steps,
@@ -178,38 +178,36 @@ def _leak_meter(config: ConfigDict, objective: Pretrain, setting: Setting) -> Ca
     return evaluate
 
 
-def score_split(
-    config: ConfigDict, objective: Tune, params: dict, setting: Setting, split: str, t: np.ndarray,
-    scorer: Callable | None = None, what: str = '',
-) -> np.ndarray:
-    """Errors (B, K, S) of a split under every class label; a function of (image id, draw) alone."""
-    scorer = scorer or make_scorer(
-        objective.denoise, objective.schedule, t, config.classify.chunk
-    )
+def split_scorer(
+    config: ConfigDict, objective: Tune, setting: Setting, draws: int
+) -> tuple[np.ndarray, Callable]:
+    """The step t of each draw (S,), and (params, split, what) -> errors (B, K, S) of a split.
+
+    Every t of the config is drawn `draws` times; a score is a function of (image id, draw) alone.
+    """
+    t = np.tile(np.asarray(config.classify.t, np.int32), draws)
+    scorer = make_scorer(objective.denoise, objective.schedule, t, config.classify.chunk)
     encode = jax.jit(lambda images: setting.frontend.encode(images))
     labels, noise_key = jnp.arange(len(setting.classes)), setting.purpose('score')
 
-    def on_batch(images, ids):
-        return scorer(params, labels, encode(images), ids, noise_key)
+    def score(params, split: str, what: str = '') -> np.ndarray:
+        def on_batch(images, ids):
+            return scorer(params, labels, encode(images), ids, noise_key)
 
-    return map_split(
-        on_batch, setting.splits[split], config.classify.batch, setting.mesh, what
-    )
+        return map_split(
+            on_batch, setting.splits[split], config.classify.batch, setting.mesh, what
+        )
 
-
-def draw_steps(config: ConfigDict, draws: int) -> np.ndarray:
-    """The step t of each draw (S,): every t of the config, `draws` times."""
-    return np.tile(np.asarray(config.classify.t, np.int32), draws)
+    return t, score
 
 
 def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callable:
     """The tuning checkpoint's score: validation AUROC under the `inverse_sd` rule."""
-    t = draw_steps(config, config.classify.select_draws)
-    scorer = make_scorer(objective.denoise, objective.schedule, t, config.classify.chunk)
+    t, score = split_scorer(config, objective, setting, config.classify.select_draws)
     labels = labels_of(setting.splits['valid'])
 
     def evaluate(params):
-        errors = score_split(config, objective, params, setting, 'valid', t, scorer)
+        errors = score(params, 'valid')
         named = {rule.name: rule for rule in rules.candidates(objective.schedule, t, errors)}
         auroc = rules.auroc(named['inverse_sd'].scores(errors), labels)
         return auroc, {'valid_auroc': auroc}

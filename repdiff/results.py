@@ -45,7 +45,7 @@ def answer(row: str, workdir: Path, schedule: Schedule, seed: int) -> Answers:
         'seed': seed,
         'rule': {
             'name': rule.name,
-            't': [int(step) for step in distinct],
+            't': [int(step) for step in np.unique(t[rule.weights > 0])],
             'threshold': cut,
             'valid_auroc': rules.auroc(rule.scores(valid), labels),
         },

@@ -64,11 +64,14 @@ def train(phase: Phase, *, workdir: Path, mesh: Mesh, key: jax.Array) -> Trained
     being finite; the last good checkpoint stays.
     """
     checkpoints = Checkpoints(workdir / 'checkpoints' / phase.name, phase.keep)
-    state = create_state(phase.params, phase.tx)
-    state = jax.device_put(state, state_shardings(state, mesh))
-    parameters = parameter_overview.count_parameters(state.params)
+    shapes = _like(phase, mesh)
+    shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
+    state = jax.jit(lambda params: create_state(params, phase.tx), out_shardings=shardings)(
+        phase.params
+    )
+    parameters = int(parameter_overview.count_parameters(state.params))
     seconds = 0.0
-    restored = checkpoints.restore(state)
+    restored = checkpoints.restore(shapes)
     if restored is not None:
         state, progress = restored
         phase.iterator.set_state(progress['iterator'])
@@ -76,7 +79,7 @@ def train(phase: Phase, *, workdir: Path, mesh: Mesh, key: jax.Array) -> Trained
     if int(state.step) < phase.steps:
         seconds = _run(phase, state, seconds, checkpoints, workdir, mesh, key)
     best = checkpoints.best_step()
-    state, _ = checkpoints.restore(_like(phase, mesh), best)
+    state, _ = checkpoints.restore(shapes, best)
     checkpoints.close()
     return Trained(state.ema, best, seconds, parameters)
 

@@ -72,10 +72,26 @@ def examples(source: Source) -> InMemory | _OnDisk:
     return InMemory(source) if size <= IN_MEMORY_BYTES else _OnDisk(source)
 
 
-def _flip(example: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    if rng.random() < 0.5:
-        return {**example, 'image': example['image'][:, ::-1]}
-    return example
+class _Augment:
+    """Mirrors left to right with probability one half, and moves by up to `shift` pixels.
+
+    What a move uncovers repeats the border.
+    """
+
+    def __init__(self, flip: bool, shift: int):
+        self.flip, self.shift = flip, shift
+
+    def __call__(self, example: dict[str, np.ndarray],
+                 rng: np.random.Generator) -> dict[str, np.ndarray]:
+        image = example['image']
+        if self.flip and rng.random() < 0.5:
+            image = image[:, ::-1]
+        if self.shift:
+            moves = rng.integers(-self.shift, self.shift, 2, endpoint=True)
+            rows, columns = (np.clip(np.arange(size) + move, 0, size - 1)
+                             for size, move in zip(image.shape, moves, strict=False))
+            image = image[rows[:, None], columns]
+        return {**example, 'image': image}
 
 
 def _labels(source: InMemory | _OnDisk) -> np.ndarray:
@@ -95,7 +111,7 @@ def _balanced(source: InMemory | _OnDisk, seed: int) -> grain.MapDataset:
     return grain.MapDataset.mix(classes)
 
 
-def train_iterator(source: Source, *, batch: int, seed: int, flip: bool, balanced: bool,
+def train_iterator(source: Source, *, batch: int, seed: int, flip: bool, shift: int, balanced: bool,
                    shard_index: int, shard_count: int) -> grain.DatasetIterator:
     """Endless shuffled batches of this host's share.
 
@@ -107,6 +123,7 @@ def train_iterator(source: Source, *, batch: int, seed: int, flip: bool, balance
       source: records, decoded once and kept in memory where they fit in IN_MEMORY_BYTES.
       batch: examples of this host in a batch.
       flip: mirrors each example left to right with probability one half.
+      shift: moves each example by up to so many pixels in both directions; 0 for none.
 
     Returns: an iterator of dict(image uint8 (B, H, W, C), label int32 (B,), id uint32 (B, 2));
       `get_state()` is JSON-serialisable and `set_state(state)` continues exactly.
@@ -116,8 +133,8 @@ def train_iterator(source: Source, *, batch: int, seed: int, flip: bool, balance
         order = _balanced(source, seed)
     else:
         order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    if flip:
-        order = order.random_map(_flip, seed=seed)
+    if flip or shift:
+        order = order.random_map(_Augment(flip, shift), seed=seed)
     shard = order[shard_index::shard_count].batch(batch)
     # Reading from memory is fastest without threads; decoding overlaps with the training step.
     threads = 0 if isinstance(source, InMemory) else 2
