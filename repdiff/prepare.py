@@ -1,4 +1,4 @@
-"""python -m repdiff.prepare --source=DIR_OR_FILES --labels=CSV --out=DIR: raw images to a data set."""
+"""python -m repdiff.prepare --source=DIR_OR_FILES --labels=CSV --out=DIR: images to a data set."""
 
 import argparse
 import os
@@ -92,7 +92,7 @@ def settings(given: argparse.Namespace) -> DataSettings:
         files = tuple(os.path.abspath(path) for path in given.source)
         source = os.path.commonpath([os.path.dirname(path) for path in files])
     if source == SIMULATED:
-        raise UserError('simulated images are prepared by repdiff.main itself; give --source files.')
+        raise UserError('simulated images are prepared by repdiff.main itself; give files.')
     channels = given.channels
     if channels is None:
         channels = len(next(iter(windows.parse_facilities(given.window).values())))

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from repdiff.data import (arrays, deidentify, dicom, labels, nifti, phantom, pictures, records,
-                          splits, windows)
+from repdiff.data import (arrays, deidentify, dicom, labels, named, nifti, phantom, pictures,
+                          records, splits, windows)
 from repdiff.data.refusal import Refused
 from repdiff.data.render import render
 from repdiff.data.settings import SIMULATED, TFDS, DataSettings
@@ -19,7 +18,6 @@ from repdiff.errors import UserError
 
 _PREVIEWS = 48  # slices shown before and after
 _CHUNK = 32  # slices or pictures of a job: enough to outweigh the call
-TFDS_SPLITS = {'train': 'train', 'validation': 'valid', 'valid': 'valid', 'test': 'test'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,32 +111,12 @@ def simulated_jobs(settings: phantom.Settings) -> Iterator[Job]:
             yield Job(SIMULATED, (split, start, stop), stop - start)
 
 
-def tfds_builder(source: str) -> tfds.core.DatasetBuilder:
-    """The TFDS data set `tfds:NAME` or `tfds:DIRECTORY`; UserError where it is not on disk."""
-    name = source.removeprefix(TFDS)
-    try:
-        if Path(name).expanduser().is_dir():
-            builder = tfds.builder_from_directory(str(Path(name).expanduser()))
-        else:
-            builder = tfds.builder(name, file_format='array_record', try_gcs=False)
-    except (tfds.core.DatasetNotFoundError, ImportError, ValueError) as error:
-        raise UserError(f'source {source!r} is no data set that TFDS knows '
-                        f'({type(error).__name__}).') from None
-    missing = {'image', 'label'} - set(builder.info.features or {})
-    if not builder.info.splits or missing:
-        reason = f'has no feature {min(missing)!r}' if missing else 'is not on disk as array_record'
-        raise UserError(f'source {source!r} {reason}; it needs image and label features, prepared '
-                        "by download_and_prepare(file_format='array_record').")
-    return builder
-
-
-def tfds_jobs(builder: tfds.core.DatasetBuilder) -> Iterator[Job]:
-    for split in builder.info.splits:
-        if split in TFDS_SPLITS:
-            count = builder.info.splits[split].num_examples
-            for start in range(0, count, _CHUNK):
-                stop = min(start + _CHUNK, count)
-                yield Job('tfds', (split, start, stop), stop - start)
+def named_jobs(source: str) -> Iterator[Job]:
+    """Jobs of a TFDS data set."""
+    for split, count in named.sizes(source).items():
+        for start in range(0, count, _CHUNK):
+            stop = min(start + _CHUNK, count)
+            yield Job('tfds', (split, start, stop), stop - start)
 
 
 def kind_of(path: Path) -> str:
@@ -177,6 +155,13 @@ def file_jobs(paths: Iterable[Path], root: Path, note: Callable[[str, str], None
                else Job('dicom', series, len(series.entries)))
 
 
+def files_in(job: Job) -> tuple[Path, ...]:
+    """The files of a job."""
+    if job.kind == 'dicom':
+        return tuple(entry.path for entry in job.work.entries)
+    return job.work if job.kind == 'pictures' else (Path(str(job.work)),)
+
+
 def do(job: Job, context: Context) -> list[Record | Skipped | Note]:
     """Everything that one job gives; names are hidden in records, sources are below the root."""
     notes: list[tuple[str, str]] = []
@@ -204,7 +189,7 @@ def _read(job: Job, settings: DataSettings, note: Callable[[str, str], None]) \
         yield from phantom.slices(settings.simulated, *job.work)
         return
     if job.kind == 'tfds':
-        yield from _read_tfds(settings.source, *job.work)
+        yield from named.read(settings.source, *job.work)
         return
     root = root_of(settings.source)
     if job.kind == 'pictures':
@@ -215,17 +200,6 @@ def _read(job: Job, settings: DataSettings, note: Callable[[str, str], None]) \
         yield from arrays.read([job.work], root=root)
     else:
         yield from dicom.read_series(job.work, note=note)
-
-
-def _read_tfds(source: str, split: str, start: int, stop: int) -> Iterator[Slice]:
-    data = tfds_builder(source).as_data_source(split=split)
-    for index in range(start, stop):
-        example = data[index]
-        pixels = np.asarray(example['image'])
-        name = f'{split}-{index:06d}'
-        yield Slice(id=name, patient=name, facility='', unit='grey', label=int(example['label']),
-                    pixels=pixels[..., 0] if pixels.shape[-1] == 1 else pixels,
-                    split=TFDS_SPLITS[split], source=source)
 
 
 def labelled(item: Slice, context: Context) -> tuple[Slice, labels.Row | None]:
@@ -247,7 +221,7 @@ def labelled(item: Slice, context: Context) -> tuple[Slice, labels.Row | None]:
 
 def chosen_windows(item: Slice, row: labels.Row | None, settings: DataSettings) \
         -> tuple[windows.Window, ...]:
-    """Of HU the row's windows, the simulated slice's own, or those of the settings for its facility.
+    """Of HU the row's windows, the simulated slice's own, or the settings' for its facility.
 
     A DICOM header's window is not used: it differs from scan to scan.
     """

@@ -7,14 +7,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from repdiff.data import (deidentify, earlier, jobs, labels, page, phantom, placing, records, splits,
-                          tables, workers)
+from repdiff.data import (deidentify, earlier, jobs, labels, named, page, phantom, placing, records,
+                          splits, tables, workers)
 from repdiff.data.jobs import Context, Job, Note, Record
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.data.slices import SPLITS, Skipped
 from repdiff.data.spool import Spool
 from repdiff.errors import UserError
 from repdiff.progress import Progress
+
+
+_DIED = 'ended the process that read it, or its neighbours; there may be too little memory.'
 
 
 def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int, preview: bool,
@@ -67,7 +70,7 @@ class _Preparation:
             self.jobs = list(jobs.simulated_jobs(self.settings.simulated))
             return
         if not self.of_files:
-            self.jobs = list(jobs.tfds_jobs(jobs.tfds_builder(self.settings.source)))
+            self.jobs = list(jobs.named_jobs(self.settings.source))
             return
         tables.check(self.settings, self.table, self.paths)
         self.earlier = earlier.load(earlier_at, self.settings, self.hasher, self.table)
@@ -101,6 +104,9 @@ class _Preparation:
                             'files' if self.of_files else 'images')
         context = Context(self.settings, self.table, self.hasher)
         for job, results in workers.run(jobs.do, self.jobs, context, processes):
+            if results is None:
+                results = [Skipped(jobs.below(str(path), self.root), _DIED)
+                           for path in jobs.files_in(job)]
             for item in results:
                 if isinstance(item, Record):
                     self._add(item)
@@ -174,7 +180,7 @@ def _meaning(settings: DataSettings, table: labels.Table | None) \
         return table.classes, table.markers
     if settings.source == SIMULATED:
         return ('no hematoma', 'hematoma'), phantom.MARKERS
-    feature = jobs.tfds_builder(settings.source).info.features['label']
+    feature = named.builder(settings.source).info.features['label']
     return tuple(feature.names), ()
 
 

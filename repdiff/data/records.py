@@ -1,7 +1,7 @@
 """Prepared data sets on disk: TFDS ArrayRecord splits beside a `prepare.json`, without TensorFlow.
 
-A data set is a directory that TFDS itself reads (`tfds.builder_from_directory`). It is written under
-a temporary name beside its place and renamed when whole, so there is never half a data set.
+A data set is a directory that TFDS itself reads (`tfds.builder_from_directory`). It is written
+under a temporary name beside its place and renamed when whole, so there is never half a data set.
 """
 
 import collections
@@ -22,7 +22,6 @@ import tensorflow_datasets as tfds
 
 from repdiff.data.slices import SPLITS
 from repdiff.errors import UserError
-from repdiff.files import write_atomic, write_json
 
 PREPARE = 'prepare.json'
 
@@ -129,9 +128,9 @@ def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike, info: M
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_dir=str(partial / 'downloads'))
         whole = Path(builder.data_dir)
-        for name, content in (beside or {}).items():
-            write_atomic(whole / name, content)
-        write_json(whole / PREPARE, {**info, 'splits': builder.counts})
+        about = json.dumps({**info, 'splits': builder.counts}, indent=2, allow_nan=False) + '\n'
+        for name, content in {PREPARE: about, **(beside or {})}.items():
+            (whole / name).write_text(content, encoding='utf-8')
         if out.exists():
             out.rename(_older(out))
         whole.rename(out)
@@ -142,11 +141,11 @@ def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike, info: M
 
 
 def check_place(out: Path) -> None:
-    """Raises UserError where `out` is something else than a data set, which writing would remove."""
+    """Raises UserError where `out` is anything but a data set, for writing would remove it."""
     if out.exists() and not (out / PREPARE).is_file() and (
             not out.is_dir() or any(out.iterdir())):
-        raise UserError(f'{str(out)!r} exists and is no prepared data set; choose another directory '
-                        'for the output, or remove it.')
+        raise UserError(f'{str(out)!r} exists and is no prepared data set; choose another '
+                        'directory for the output, or remove it.')
 
 
 def _older(out: Path) -> Path:

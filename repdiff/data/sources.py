@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from repdiff.data import deidentify, jobs, preparation, records, workers
+from repdiff.data import deidentify, jobs, named, preparation, records, workers
 from repdiff.data.settings import DataSettings, TFDS
 
 __all__ = ['DataSettings', 'cache_key', 'ensure_prepared']
@@ -47,7 +47,7 @@ def cache_key(settings: DataSettings) -> str:
     """sha256 of the settings and of what the source holds: names, sizes, times, the label file."""
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
     if settings.source.startswith(TFDS):
-        digest.update(str(jobs.tfds_builder(settings.source).data_path).encode())
+        digest.update(str(named.builder(settings.source).data_path).encode())
     elif jobs.is_files(settings):
         table = settings.labels_path()
         if table is not None and table.is_file():

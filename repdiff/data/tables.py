@@ -11,7 +11,7 @@ from repdiff.errors import UserError
 
 
 def read(settings: DataSettings) -> labels.Table:
-    """The label table, its 'auto' columns found; UserError where there is none or it is not right."""
+    """The label table, its 'auto' columns found; UserError where there is none or it is bad."""
     path = settings.labels_path()
     if path is None:
         raise UserError(f'source {settings.source!r} has no labels.csv beside its files; name the '

@@ -2,12 +2,11 @@
 
 import collections
 import concurrent.futures
+import concurrent.futures.process
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-from repdiff.errors import UserError
 
 _AHEAD = 3  # jobs under way or waiting for each process
 _FEW = 4  # jobs that are sooner done than a process is started
@@ -29,12 +28,20 @@ def _call(do: Callable[[Any, Any], Any], job: Any) -> Any:
     return do(job, _context)
 
 
+def _pool(processes: int, context: Any) -> concurrent.futures.ProcessPoolExecutor:
+    # Fresh interpreters: a fork would copy the locks of JAX's threads.
+    return concurrent.futures.ProcessPoolExecutor(
+        processes, mp_context=multiprocessing.get_context('spawn'), initializer=_enter,
+        initargs=(context,))
+
+
 def run(do: Callable[[Any, Any], Any], jobs: Sequence[Any], context: Any, processes: int) \
         -> Iterator[tuple[Any, Any]]:
-    """Yields (job, do(job, context)) in the order of `jobs`.
+    """Yields (job, do(job, context)), or (job, None) where the process died over the job.
 
     Args:
       do: a function of a module, so that other processes find it.
+      jobs: done, and yielded, in this order.
       context: sent once to every process.
       processes: how many; with 1, or few jobs, all is done in this one.
     """
@@ -42,25 +49,46 @@ def run(do: Callable[[Any, Any], Any], jobs: Sequence[Any], context: Any, proces
         for job in jobs:
             yield job, do(job, context)
         return
-    # Fresh interpreters: a fork would copy the locks of JAX's threads.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context('spawn'), initializer=_enter,
-        initargs=(context,))
-    waiting: collections.deque = collections.deque()
+    todo, waiting = collections.deque(jobs), collections.deque()
+    pool = _pool(processes, context)
     try:
-        for job in jobs:
-            if len(waiting) >= processes * _AHEAD:
-                yield _result(*waiting.popleft())
-            waiting.append((job, pool.submit(_call, do, job)))
-        while waiting:
-            yield _result(*waiting.popleft())
+        while todo or waiting:
+            broken = not _submit(pool, do, todo, waiting, processes * _AHEAD)
+            while waiting and not broken and (len(waiting) == processes * _AHEAD or not todo):
+                job, future = waiting[0]
+                try:
+                    result = future.result()
+                except concurrent.futures.process.BrokenProcessPool:
+                    broken = True
+                else:
+                    waiting.popleft()
+                    yield job, result
+            if broken:
+                # Which of the jobs under way did it is unknown: each is tried by itself.
+                while waiting:
+                    job, _ = waiting.popleft()
+                    yield job, _alone(do, job, context)
+                pool.shutdown()
+                pool = _pool(processes, context)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _result(job: Any, future: concurrent.futures.Future) -> tuple[Any, Any]:
-    try:
-        return job, future.result()
-    except concurrent.futures.process.BrokenProcessPool:
-        raise UserError('a process that reads the source was killed, perhaps for want of memory; '
-                        'run the same command again with more memory or fewer processes.') from None
+def _submit(pool: concurrent.futures.ProcessPoolExecutor, do: Callable[[Any, Any], Any],
+            todo: collections.deque, waiting: collections.deque, most: int) -> bool:
+    """Sends jobs until `most` wait; False where the pool is broken."""
+    while todo and len(waiting) < most:
+        try:
+            future = pool.submit(_call, do, todo[0])
+        except concurrent.futures.process.BrokenProcessPool:
+            return False
+        waiting.append((todo.popleft(), future))
+    return True
+
+
+def _alone(do: Callable[[Any, Any], Any], job: Any, context: Any) -> Any:
+    with _pool(1, context) as pool:
+        try:
+            return pool.submit(_call, do, job).result()
+        except concurrent.futures.process.BrokenProcessPool:
+            return None

@@ -29,7 +29,8 @@ def make_source(root, patients=12, slices=2):
             picture(root / name, 100 * patient + k)
             label = int(patient % 2 == 1 and k == 0)
             split = ('train', 'valid', 'test')[patient // 2 % 3]
-            lines.append(f'{name},Secret{patient:02},Clinic{patient % 3},{label},{k},{label},{split}')
+            lines.append(f'{name},Secret{patient:02},Clinic{patient % 3},{label},{k},{label},'
+                         f'{split}')
     (root / 'labels.csv').write_text('\n'.join(lines) + '\n')
     return root
 

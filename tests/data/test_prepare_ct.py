@@ -119,14 +119,16 @@ def test_volumes_and_arrays_beside_each_other(tmp_path):
         ct_files.nifti(values, affine, tmp_path / 'source' / f'v{number}.nii.gz')
         np.save(tmp_path / 'source' / f'a{number}.npy',
                 np.random.default_rng(number).normal(40, 30, (2, 20, 20)))
-        lines += [f'v{number}.nii.gz,p{number},{number % 2}', f'a{number}.npy,p{number},{number % 2}']
+        lines += [f'{file},p{number},{number % 2}'
+                  for file in (f'v{number}.nii.gz', f'a{number}.npy')]
     (tmp_path / 'labels.csv').write_text('\n'.join(lines))
     # One mutated voxel does not make the other slices of a volume differ.
     with pytest.raises(UserError, match='have the same pixels in two splits'):
         run(tmp_path)
     for number in range(6):
         values, affine = ct_files.volume()
-        ct_files.nifti(np.roll(values, number, 0), affine, tmp_path / 'source' / f'v{number}.nii.gz')
+        values = np.roll(values, number, 0)
+        ct_files.nifti(values, affine, tmp_path / 'source' / f'v{number}.nii.gz')
     dataset = run(tmp_path)
     assert sum(counts['images'] for counts in dataset.info['splits'].values()) == 6 * (4 + 2)
 

@@ -32,7 +32,7 @@ def test_round_trip(tmp_path, channels):
     wanted = make_records(7, channels)
     dataset = records.write({'valid': wanted[5:], 'train': wanted[:5]}, tmp_path / 'out',
                             make_info(channels=channels))
-    got = [dataset.split('train')[i] for i in range(5)] + [dataset.split('valid')[i] for i in (0, 1)]
+    got = [*dataset.split('train'), *dataset.split('valid')]
     for one, other in zip(got, wanted, strict=True):
         assert set(one) == set(other)
         for key in one:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +81,23 @@ def test_files_that_change_are_prepared_again(tmp_path):
     assert sources.ensure_prepared(settings, tmp_path / 'cache') not in (first, second)
 
 
+def test_added_patients_move_nobody(tmp_path):
+    root = make_pictures(tmp_path / 'pictures')
+    settings = make_settings(root)
+    before = records.open(sources.ensure_prepared(settings, tmp_path / 'cache'))
+    before = {name: set(before.load(name)['patient']) for name in before.splits}
+    for patient in range(12, 40):
+        pixels = np.random.default_rng(patient).integers(0, 256, (16, 16), np.uint8)
+        Image.fromarray(pixels).save(root / f'{patient}.png')
+        with (root / 'labels.csv').open('a') as file:
+            file.write(f'\n{patient}.png,{patient},{patient % 2}')
+    after = records.open(sources.ensure_prepared(settings, tmp_path / 'cache'))
+    for name, patients in before.items():
+        assert patients <= set(after.load(name)['patient'])
+    assert {name: counts['patients'] for name, counts in after.info['splits'].items()} == {
+        'train': 20, 'valid': 10, 'test': 10}
+
+
 def test_the_same_content_has_one_fingerprint(tmp_path):
     one = make_settings(make_pictures(tmp_path / 'one'), deidentify=False)
     other = make_settings(make_pictures(tmp_path / 'other'), deidentify=False)
@@ -149,6 +167,13 @@ def test_tfds_keeps_its_test_split(tmp_path, digits):
     loaded = dataset.load('test')
     assert wanted == {image.tobytes(): label for image, label
                       in zip(loaded['image'], loaded['label'], strict=True)}
+
+
+def test_tfds_in_another_format(tmp_path, digits):
+    about = Path(digits.removeprefix('tfds:')) / 'dataset_info.json'
+    about.write_text(about.read_text().replace('array_record', 'tfrecord'))
+    with pytest.raises(UserError, match='is not on disk as array_record; it needs'):
+        sources.ensure_prepared(make_settings(digits), tmp_path / 'cache')
 
 
 @pytest.mark.parametrize('name', ['tfds:no_such_data_set', 'tfds:/nowhere'])
