@@ -31,7 +31,7 @@ def numbers(batches, flip=False):
 
 def iterate(source, **changes):
     return pipeline.train_iterator(source, **{
-        'batch': 5, 'seed': 3, 'flip': False, 'balanced': False,
+        'batch': 5, 'seed': 3, 'flip': False, 'shift': 0, 'balanced': False,
         'shard_index': 0, 'shard_count': 1, **changes})
 
 
@@ -127,6 +127,19 @@ def test_an_example_is_not_always_flipped_alike():
         for image in batch['image']:
             ways.setdefault(int(image.min()), set()).add(bool(image[0, 0, 0] > image[0, -1, 0]))
     assert sum(len(way) == 2 for way in ways.values()) >= 8
+
+
+def test_shifts_reach_every_place_and_repeat_the_border():
+    class Still(Source):
+        def __getitem__(self, index):
+            image = np.arange(36, dtype=np.uint8).reshape(6, 6, 1)
+            return {**super().__getitem__(index), 'image': image}
+
+    still = Still(10)[0]['image'][..., 0]
+    padded = np.pad(still, 2, 'edge')
+    places = {padded[y:y + 6, x:x + 6].tobytes() for y in range(5) for x in range(5)}
+    batches = take(iterate(Still(10), shift=2, batch=50), 8)
+    assert {image.tobytes() for batch in batches for image in batch['image']} == places
 
 
 def test_eval_batches_pad_the_last():
