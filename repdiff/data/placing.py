@@ -59,13 +59,16 @@ def _fixed(found: Sequence[Record], settings: DataSettings, hasher: Hasher | Non
         return {record.patient: record.split for record in found if record.split != 'train'}
     if not settings.downstream_facilities:
         return {}
-
-    def hidden(names: Sequence[str]) -> list[str]:
-        return [name if hasher is None else hasher.name('facility', name) for name in names]
-
-    roles = splits.roles((record.facility for record in found),
-                         hidden(settings.pretrain_facilities),
-                         hidden(settings.downstream_facilities))
-    splits.check_patients((record.patient, roles[record.facility], record.source)
-                          for record in found)
-    return {record.patient: 'pretrain' for record in found if roles[record.facility] == 'pretrain'}
+    pretrain, downstream = settings.pretrain_facilities, settings.downstream_facilities
+    # Compared by their raw names, so that an error can list those that there are.
+    raw = {name if hasher is None else hasher.name('facility', name): name
+           for name in (*pretrain, *downstream)}
+    for record in found:
+        raw[record.facility] = record.raw.get(record.facility) or raw.get(
+            record.facility, record.facility)
+    roles = splits.roles((raw[record.facility] for record in found), pretrain, downstream)
+    role = [roles[raw[record.facility]] for record in found]
+    splits.check_patients((record.patient, each, record.source)
+                          for record, each in zip(found, role, strict=True))
+    return {record.patient: each for record, each in zip(found, role, strict=True)
+            if each == 'pretrain'}

@@ -110,6 +110,15 @@ def test_facilities_are_pretrained_on(tmp_path, source):
         assert set(dataset.load(name)['facility']) == {'Clinic0'}
 
 
+def test_facilities_by_their_raw_names_though_hidden(tmp_path, source, read_files):
+    for _ in range(2):  # the second time from the earlier data set
+        dataset = run(tmp_path, '--downstream-facilities=Clinic0,Clinic1',
+                      '--fractions=train=0.4,valid=0.3,test=0.3')
+        assert len(set(dataset.load('pretrain')['facility'])) == 1
+        assert dataset.info['splits']['pretrain']['patients'] == 4
+    assert len(read_files) == 24
+
+
 def test_rules_make_labels_and_keep_markers(tmp_path, source):
     dataset = run(tmp_path, '--label=bleed = a | b')
     loaded = dataset.load('train')
@@ -173,7 +182,7 @@ def drop_column(name):
     (lambda lines: lines[:1], (), 'has no rows below its header'),
     (lambda lines: lines[:-1], ('--strict',), "'slices/11_1.png' has no row in the label file"),
     (lambda lines: lines, ('--labels=nowhere.csv',), "cannot read the label file 'nowhere.csv'"),
-    (lambda lines: lines, ('--downstream-facilities=Clinic7',), 'has no images; the facilities'),
+    (lambda lines: lines, ('--downstream-facilities=Clinic7',), "'Clinic7' has no images; the facilities are 'Clinic0', 'Clinic1'"),
     (lambda lines: lines, ('--fractions=train=1.5',), 'sum to 1'),
     (lambda lines: lines, ('--fractions=train',), 'should be like train=0.7'),
     (lambda lines: lines, ('--window=brian',), "window 'brian' is neither a preset"),
