@@ -64,6 +64,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def claim(workdir: Path, config: ConfigDict) -> None:
     """Makes `workdir` this config's, or checks that it is. Raises UserError if it is another's."""
     path, wanted = workdir / 'config.json', json.loads(config.to_json())
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f'--workdir: cannot make {str(workdir)!r}: {error.strerror}; choose another directory.'
+        ) from None
     if not path.exists():
         write_json(path, wanted)
         return

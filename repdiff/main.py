@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from repdiff.errors import UserError, exit_on_user_error
+from repdiff.host import keep_freed_memory
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'Experiment, with preset: configs/hematoma.py:quick')
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> None:
     """Parses, starts the devices and runs the experiment."""
     with exit_on_user_error():
         config, workdir = parse(argv)
+        keep_freed_memory()
         jax.config.update('jax_num_cpu_devices', config.mesh.cpu_devices)
         # What was compiled once, in this run or an earlier one, is read back.
         jax.config.update('jax_compilation_cache_dir', str(Path(config.cache).expanduser() / 'xla'))

@@ -12,7 +12,7 @@ from repdiff.data.slices import Skipped, Slice
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
 
-_MAX_PIXELS = 1 << 26  # of one picture: 8192 x 8192
+_MAX_SIDE = 8192  # pixels; a long thin picture would pad to a vast square
 _FORMATS = ('PNG', 'JPEG', 'TIFF')
 
 
@@ -48,7 +48,7 @@ def read(paths: Iterable[str | os.PathLike], *, root: str | os.PathLike) \
 def _pixels(path: Path) -> np.ndarray:
     """(H, W) or (H, W, 3) uint8."""
     with library_may_fail('is not a readable picture'), Image.open(path, formats=_FORMATS) as image:
-        if image.width * image.height > _MAX_PIXELS:
+        if max(image.size) > _MAX_SIDE:
             raise Refused(f'has {image.width} x {image.height} pixels, more than 8192 x 8192')
         if getattr(image, 'n_frames', 1) > 1:
             raise Refused(f'holds {image.n_frames} pictures; save each as a file')

@@ -1,0 +1,132 @@
+"""The main job as a user runs it: kill -9 in every phase, bad input, and what a run leaves."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    '--config=configs/hematoma.py:smoke',
+    '--config.rows=("rc_ldt",)',
+    '--config.data.simulated.pretrain=48',
+    '--config.data.simulated.train=32',
+    '--config.data.simulated.valid=32',
+    '--config.data.simulated.test=32',
+    '--config.model.depth=1',
+    '--config.pretrain.steps=12',
+    '--config.pretrain.checkpoint_every=4',
+    '--config.tune.steps=12',
+    '--config.tune.checkpoint_every=4',
+    '--config.classify.batch=8',
+]
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+    """One cache for all runs here, so that the second compiles and simulates nothing anew."""
+    return tmp_path_factory.mktemp('cache')
+
+
+def command(cache, workdir, *options):
+    return [sys.executable, '-m', 'repdiff.main', *TINY, f'--config.cache={cache}',
+            f'--workdir={workdir}', *options]
+
+
+def environment():
+    kept = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+    return kept | {'JAX_PLATFORMS': 'cpu'}
+
+
+def run(*arguments):
+    return subprocess.run(arguments, cwd=ROOT, env=environment(), capture_output=True, text=True)
+
+
+def kill_when(arguments, ready):
+    """Starts the job and kills it with SIGKILL as soon as `ready()`; fails if it ends before."""
+    with subprocess.Popen(arguments, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not ready():
+            time.sleep(0.005)
+        assert process.poll() is None, 'the run ended before it could be killed'
+        process.send_signal(signal.SIGKILL)
+
+
+def numbers(workdir):
+    """Everything a run computes, without what it measures of time."""
+    results = json.loads((workdir / 'results.json').read_text())
+    for model in results['models']:
+        for name in [key for key in model if key.endswith('_seconds')]:
+            del model[name]
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    for line in lines:
+        line.pop('images_per_second', None)
+    return results, (workdir / 'predictions.csv').read_text(), lines
+
+
+def test_kill_9_in_every_phase_then_the_same_numbers(cache, tmp_path):
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    found = run(*command(cache, whole))
+    assert found.returncode == 0, found.stderr
+    again = command(cache, killed)
+    checkpoints = killed / 'checkpoints'
+    kill_when(again, lambda: (killed / 'config.json').exists())
+    kill_when(again, lambda: (checkpoints / 'rc_ldt.pretrain' / '4').exists())
+    kill_when(again, lambda: (checkpoints / 'rc_ldt.tune' / '8').exists())
+    kill_when(again, lambda: (killed / 'scores' / 'rc_ldt.npz').exists())
+    found = run(*again)
+    assert found.returncode == 0, found.stderr
+    assert numbers(killed) == numbers(whole)
+    check_promises(whole)
+    assert 'rc_ldt.pretrain' not in run(*again).stderr  # finished phases are not run again
+
+
+def check_promises(workdir):
+    """The files that the design promises, and what must be in them."""
+    results, _, lines = numbers(workdir)
+    assert [model['name'] for model in results['models']] == [
+        'rc_ldt', 'majority', 'logistic_histogram', 'logistic_pixels']
+    assert results['dataset']['simulated'] is True
+    ours = results['models'][0]
+    assert 0 <= ours['auroc'] <= 1 and sum(ours['confusion'].values()) == 32
+    assert {'phase', 'step', 'loss'} <= lines[0].keys()
+    with open(workdir / 'predictions.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 32 and list(rows[0]) == ['model', 'id', 'label', 'prediction', 'score']
+    card = json.loads((workdir / 'card.json').read_text())
+    assert card['phases'].keys() == {'rc_ldt.pretrain', 'rc_ldt.tune', 'rc_ldt.classify'}
+    assert card['rules']['rc_ldt']['name'] == ours['rule']['name']
+    assert (workdir / 'report' / 'index.html').stat().st_size > 10_000
+    assert list((workdir / 'tensorboard').rglob('events*'))
+
+
+@pytest.mark.parametrize('options, words', [
+    (['--config=configs/hematoma.py:huge'], "no preset 'huge'; choose one of quick, smoke, paper"),
+    (['--config.tune.stepz=3'], "unknown config key 'config.tune.stepz'"),
+    (['--config.tune.steps=many'], "config.tune.steps=many"),
+    (['--config=configs/none.py'], "no file 'configs/none.py'"),
+    (['--config.rows=("nobody",)'], "no recipe 'nobody'; choose from"),
+    (['--config.latents.patch=5'], 'latents.patch is 5'),
+    (['--config.data.source=/nowhere'], '/nowhere'),
+    (['--workdir=/proc/nowhere'], "cannot make '/proc/nowhere'"),
+    (['stray'], "unknown argument 'stray'"),
+])
+def test_bad_input_is_one_sentence(cache, tmp_path, options, words):
+    found = run(*command(cache, tmp_path / 'w', *options))
+    assert found.returncode == 2
+    last = found.stderr.strip().splitlines()[-1]
+    assert last.startswith('repdiff: ') and words in last
+    assert 'Traceback' not in found.stderr
+
+
+def test_a_workdir_of_another_config_is_refused(cache, tmp_path):
+    (tmp_path / 'config.json').write_text('{"name": "other"}')
+    found = run(*command(cache, tmp_path))
+    assert found.returncode == 2 and 'another value of config.' in found.stderr
+    assert json.loads((tmp_path / 'config.json').read_text()) == {'name': 'other'}
