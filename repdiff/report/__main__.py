@@ -1,18 +1,24 @@
-"""Draws the page of a finished or running workdir anew: python -m repdiff.report --workdir=DIR."""
+"""python -m repdiff.report --workdir=DIR: draws the page of a finished or running workdir anew.
+
+Several directories, DIR,DIR,..., of runs that differ in their seed give a table of mean and spread.
+"""
 
 from absl import app, flags
 
 from repdiff.errors import exit_on_user_error
-from repdiff.report import write
+from repdiff.report import summary, write
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a run of the main job.', required=True)
+WORKDIR = flags.DEFINE_list('workdir', None, 'Directories of runs of the main job.', required=True)
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'unknown argument {argv[1]!r}')
     with exit_on_user_error():
-        print(write(WORKDIR.value))
+        if len(WORKDIR.value) == 1:
+            print(write(WORKDIR.value[0]))
+        else:
+            print(summary.table(WORKDIR.value))
 
 
 if __name__ == '__main__':
