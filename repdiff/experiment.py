@@ -73,7 +73,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     if not path.exists():
         write_json(path, wanted)
         return
-    key = _difference(json.loads(path.read_text()), wanted)
+    key = first_difference(json.loads(path.read_text()), wanted)
     if key is not None:
         raise UserError(
             f'{path}: the workdir belongs to a run with another value of {key}; choose another '
@@ -81,13 +81,13 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         )
 
 
-def _difference(old, new, prefix: str = 'config') -> str | None:
+def first_difference(old, new, prefix: str = 'config') -> str | None:
     """The first key in which two JSON values differ, or None."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in old | new:
             if key not in old or key not in new:
                 return f'{prefix}.{key}'
-            found = _difference(old[key], new[key], f'{prefix}.{key}')
+            found = first_difference(old[key], new[key], f'{prefix}.{key}')
             if found:
                 return found
         return None

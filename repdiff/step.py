@@ -70,7 +70,7 @@ def make_train_step(
         grads, scalars = compute(state.params, frozen, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        scalars = scalars | {'gradient_norm': optax.global_norm(grads)}
+        scalars = scalars | {'gradient_norm': optax.tree.norm(grads)}
         return TrainState(
             step=state.step + 1,
             params=params,

@@ -1,5 +1,6 @@
 """The training loop, one for every phase and objective: restore, step, log, evaluate, checkpoint."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,7 +64,6 @@ def train(phase: Phase, *, workdir: Path, mesh: Mesh, key: jax.Array) -> Trained
     A phase that has reached its last step is only read back. Raises UserError when the loss stops
     being finite; the last good checkpoint stays.
     """
-    checkpoints = Checkpoints(workdir / 'checkpoints' / phase.name, phase.keep)
     shapes = _like(phase, mesh)
     shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
     state = jax.jit(lambda params: create_state(params, phase.tx), out_shardings=shardings)(
@@ -71,16 +71,18 @@ def train(phase: Phase, *, workdir: Path, mesh: Mesh, key: jax.Array) -> Trained
     )
     parameters = int(parameter_overview.count_parameters(state.params))
     seconds = 0.0
-    restored = checkpoints.restore(shapes)
-    if restored is not None:
-        state, progress = restored
-        phase.iterator.set_state(progress['iterator'])
-        seconds = progress['seconds']
-    if int(state.step) < phase.steps:
-        seconds = _run(phase, state, seconds, checkpoints, workdir, mesh, key)
-    best = checkpoints.best_step()
-    state, _ = checkpoints.restore(shapes, best)
-    checkpoints.close()
+    # Closing waits for what is still being written, also when the run is stopped by an error.
+    directory = workdir / 'checkpoints' / phase.name
+    with contextlib.closing(Checkpoints(directory, phase.keep)) as checkpoints:
+        restored = checkpoints.restore(shapes)
+        if restored is not None:
+            state, progress = restored
+            phase.iterator.set_state(progress['iterator'])
+            seconds = progress['seconds']
+        if int(state.step) < phase.steps:
+            seconds = _run(phase, state, seconds, checkpoints, workdir, mesh, key)
+        best = checkpoints.best_step()
+        state, _ = checkpoints.restore(shapes, best)
     return Trained(state.ema, best, seconds, parameters)
 
 

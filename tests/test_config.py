@@ -1,0 +1,54 @@
+"""Every preset of every experiment builds; recipes replace keys of the base and nothing else."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from repdiff import config as configs
+from repdiff import experiment
+from repdiff.errors import UserError
+
+EXPERIMENTS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
+
+
+def get_config(path, preset):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(preset)
+
+
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('preset', ['', 'quick', 'smoke', 'paper'])
+def test_presets_build_with_all_their_rows_and_data(path, preset):
+    config = get_config(path, preset)
+    for row in config.rows:
+        configs.recipe(config, row)
+    experiment.settings(config)
+
+
+def test_the_papers_row_is_the_papers_recipe():
+    row = configs.recipe(get_config(EXPERIMENTS[0], 'paper'), 'rc_ldt_paper')
+    assert (row.representation.kind, row.representation.drop_rate) == ('tokens', 0)
+    assert (row.tune.switch, row.tune.paired_weight) == ('paper', 0)
+    assert (row.model.width, row.model.depth, row.model.heads, row.model.patch) == (768, 12, 12, 2)
+    assert (row.tune.batch, row.tune.learning_rate, row.diffusion.steps) == (16, 1e-4, 1000)
+    assert row.data.image_size == 256 and row.data.simulated.train == 1424
+
+
+def test_a_recipe_with_an_unknown_key_is_one_sentence():
+    config = configs.base()
+    config.unlock()
+    config.recipes.rc_ldt = {'tune': {'stepz': 3}}
+    with pytest.raises(UserError, match='recipes.rc_ldt'):
+        configs.recipe(config.lock(), 'rc_ldt')
+    with pytest.raises(UserError, match="no recipe 'x'"):
+        configs.recipe(config, 'x')
+
+
+def test_the_first_difference_of_two_configs_is_named():
+    old = {'a': {'b': 1, 'c': [1, 2]}, 'd': 1}
+    assert experiment.first_difference(old, old) is None
+    assert experiment.first_difference(old, {**old, 'a': {'b': 1, 'c': [1, 3]}}) == 'config.a.c'
+    assert experiment.first_difference(old, {**old, 'e': 1}) == 'config.e'
