@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from repdiff.data import (arrays, deidentify, dicom, labels, named, nifti, phantom, pictures,
-                          records, splits, windows)
+                          png, splits, windows)
 from repdiff.data.refusal import Refused
 from repdiff.data.render import render
 from repdiff.data.settings import SIMULATED, TFDS, DataSettings
@@ -246,9 +246,9 @@ def _record(item: Slice, context: Context) -> Record:
     return Record(
         id=item.id, patient=item.patient, facility=item.facility,
         label=-1 if item.label is None else item.label, markers=item.markers, split=item.split,
-        image=records.encode_png(pixels),
-        mask=None if item.mask is None else records.encode_png(item.mask),
-        content=records.pixel_hash(pixels), order=order, source=source, row=key,
+        image=png.encode_png(pixels),
+        mask=None if item.mask is None else png.encode_png(item.mask),
+        content=png.pixel_hash(pixels), order=order, source=source, row=key,
         raw={item.id: raw.id, item.patient: raw.patient, item.facility: raw.facility})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from repdiff.data import head, records
+from repdiff.data import head, png
 from repdiff.data.slices import SPLITS
 from repdiff.data.spool import Spool
 
@@ -64,7 +64,7 @@ def _spread(indices: Sequence[int], count: int) -> list[int]:
 
 def _picture(spool: Spool, index: int) -> np.ndarray:
     content = spool.stored(index)['image']
-    return records.decode_png(content, 3)
+    return png.decode_png(content, 3)
 
 
 def _row(name: str, spool: Spool, members: Sequence[int], labels: Sequence[int]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def sheet(pictures: Sequence[np.ndarray], columns: int = 12) -> str:
         page[top:top + _THUMB, left:left + _THUMB] = _thumb(picture)
     if (page == page[..., :1]).all():
         page = page[..., :1]
-    return base64.b64encode(records.encode_png(page)).decode()
+    return base64.b64encode(png.encode_png(page)).decode()
 
 
 def _thumb(picture: np.ndarray) -> np.ndarray:

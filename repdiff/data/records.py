@@ -4,102 +4,24 @@ A data set is a directory that TFDS itself reads (`tfds.builder_from_directory`)
 under a temporary name beside its place and renamed when whole, so there is never half a data set.
 """
 
-import collections
 import contextlib
-import hashlib
 import io
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 import tensorflow_datasets as tfds
 
-from repdiff.data.slices import SPLITS
+from repdiff.data.builder import Builder
+from repdiff.data.png import decode_png
 from repdiff.errors import UserError
 
 PREPARE = 'prepare.json'
-
-
-def encode_png(pixels: np.ndarray) -> bytes:
-    """(H, W), (H, W, 1), (H, W, 2) or (H, W, 3) uint8 -> PNG bytes, without loss."""
-    if pixels.ndim == 3 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]                                     # (H, W)
-    elif pixels.ndim == 3 and pixels.shape[-1] == 2:
-        pixels = np.concatenate([pixels, np.zeros_like(pixels[..., :1])], -1)  # (H, W, 3)
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, 'PNG', compress_level=3)
-    return buffer.getvalue()
-
-
-def decode_png(content: bytes, channels: int) -> np.ndarray:
-    """PNG bytes -> (H, W, channels) uint8; the inverse of `encode_png`."""
-    with Image.open(io.BytesIO(content)) as image:
-        pixels = np.asarray(image, np.uint8)
-    return pixels.reshape(*pixels.shape[:2], -1)[..., :channels]    # (H, W, C)
-
-
-class _Builder(tfds.core.GeneratorBasedBuilder):
-    """Writes splits of records that are already in hand; images are PNG bytes."""
-
-    name = 'records'
-    VERSION = tfds.core.Version('1.0.0')
-
-    def __init__(self, records: Mapping[str, Iterable[dict]], info: Mapping[str, Any], root: Path):
-        self._records, self._about = records, info
-        self.counts: dict[str, dict] = {}
-        super().__init__(data_dir=str(root), file_format='array_record')
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        size, channels = self._about['image_size'], self._about['channels']
-        features = {
-            # A PNG has 1 or 3 planes; two channels travel in three planes.
-            'image': tfds.features.Image(
-                shape=(size, size, 1 if channels == 1 else 3), encoding_format='png'),
-            'label': tfds.features.ClassLabel(names=self._about['classes']),
-            'id': tfds.features.Text(),
-            'patient': tfds.features.Text(),
-            'facility': tfds.features.Text(),
-        }
-        if self._about['markers']:
-            features['markers'] = tfds.features.Tensor(
-                shape=(len(self._about['markers']),), dtype=np.int8)
-        if self._about['masks']:
-            features['mask'] = tfds.features.Image(shape=(size, size, 1), encoding_format='png')
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True)
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        del dl_manager
-        return {name: self._generate_examples(name) for name in SPLITS if name in self._records}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        labels = np.zeros(len(self._about['classes']), int)
-        patients: set[str] = set()
-        facilities: collections.Counter[str] = collections.Counter()
-        count = 0
-        for key, record in enumerate(self._records[split]):
-            count += 1
-            patients.add(record['patient'])
-            facilities[record['facility']] += 1
-            if record['label'] >= 0:
-                labels[record['label']] += 1
-            yield key, {name: self._stored(name, record) for name in self.info.features}
-        self.counts[split] = {'images': count, 'patients': len(patients),
-                              'positives': int(labels[1:].sum()), 'per_class': labels.tolist(),
-                              'facilities': dict(sorted(facilities.items()))}
-
-    @staticmethod
-    def _stored(name: str, record: dict) -> Any:
-        value = record[name]
-        if name in ('image', 'mask') and not isinstance(value, bytes):
-            return encode_png(value)
-        return np.asarray(value, np.int8) if name == 'markers' else value
 
 
 def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike, info: Mapping[str, Any],
@@ -123,7 +45,7 @@ def write(records: Mapping[str, Iterable[dict]], out: str | os.PathLike, info: M
     partial = out.parent / f'.{out.name}.partial-{socket.gethostname()}-{os.getpid()}'
     try:
         partial.mkdir(parents=True)
-        builder = _Builder(records, info, partial)
+        builder = Builder(records, info, partial)
         tfds.disable_progress_bar()
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_dir=str(partial / 'downloads'))
@@ -247,10 +169,3 @@ class Split:
                     columns.setdefault(key, []).append(value)
         return {key: np.stack(values) if key in ('image', 'mask', 'markers') else np.array(values)
                 for key, values in columns.items()}
-
-
-def pixel_hash(pixels: np.ndarray) -> str | None:
-    """sha256 of an image's content and shape; None where it is constant and tells nothing apart."""
-    if pixels.min() == pixels.max():
-        return None
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from repdiff.data import records
+from repdiff.data import builder, png, records
 from repdiff.errors import UserError
 
 
@@ -71,6 +71,16 @@ def test_tfds_reads_it(tmp_path):
     np.testing.assert_array_equal(source[2]['image'], wanted[2]['image'])
 
 
+def test_a_large_split_has_several_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, '_SHARD_BYTES', 1000)
+    wanted = make_records(30)
+    dataset = records.write({'train': wanted}, tmp_path / 'out', make_info())
+    assert len(list((tmp_path / 'out').glob('*train*'))) > 5
+    for one, other in zip(dataset.split('train'), wanted, strict=True):
+        np.testing.assert_array_equal(one['image'], other['image'])
+        assert one['id'] == other['id']
+
+
 def test_writing_again_replaces(tmp_path):
     for count in (3, 5):
         dataset = records.write({'train': make_records(count)}, tmp_path / 'out', make_info())
@@ -96,7 +106,7 @@ def test_a_failed_writer_leaves_the_old_set(tmp_path):
 SLOW_WRITER = """
 import sys, time
 import numpy as np
-from repdiff.data import records
+from repdiff.data import builder, png, records
 
 def endless():
     for i in range(10 ** 6):
@@ -160,6 +170,6 @@ def test_unknown_split(tmp_path):
 
 def test_pixel_hash_tells_content_apart():
     image = np.arange(4, dtype=np.uint8).reshape(2, 2)
-    assert records.pixel_hash(image) == records.pixel_hash(image.copy())
-    assert records.pixel_hash(image) != records.pixel_hash(image.reshape(4, 1))
-    assert records.pixel_hash(np.zeros((2, 2), np.uint8)) is None
+    assert png.pixel_hash(image) == png.pixel_hash(image.copy())
+    assert png.pixel_hash(image) != png.pixel_hash(image.reshape(4, 1))
+    assert png.pixel_hash(np.zeros((2, 2), np.uint8)) is None

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from repdiff.data import phantom, records, sources
+from repdiff.data import phantom, png, records, sources
 from repdiff.errors import UserError
 
 
@@ -144,7 +144,7 @@ class _Digits(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, count):
         for number in range(count):
             pixels = np.random.default_rng([count, number]).integers(0, 256, (12, 12, 3), np.uint8)
-            yield number, {'image': records.encode_png(pixels), 'label': number % 3}
+            yield number, {'image': png.encode_png(pixels), 'label': number % 3}
 
 
 @pytest.fixture
