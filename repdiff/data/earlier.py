@@ -33,9 +33,10 @@ def _key(settings: DataSettings, hasher: Hasher | None) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: Path, hasher: Hasher | None) -> str:
+    """Changes when the file does; hidden, for the time may be that of an examination."""
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return hidden('stamp', f'{status.st_size} {status.st_mtime_ns}', hasher)
 
 
 def memory(settings: DataSettings, paths: Sequence[Path], root: Path, found: Sequence[Record],
@@ -65,7 +66,8 @@ def memory(settings: DataSettings, paths: Sequence[Path], root: Path, found: Seq
     for path in paths:
         name = below(str(path), root)
         if name not in troubled and files.get(name):
-            known[hidden('file', name, hasher)] = {'stamp': _stamp(path), 'records': files[name]}
+            known[hidden('file', name, hasher)] = {
+                'stamp': _stamp(path, hasher), 'records': files[name]}
     patients = {record.patient: place for record, place in zip(found, where, strict=True) if place}
     return json.dumps({'key': _key(settings, hasher), 'patients': patients, 'files': known})
 
@@ -95,7 +97,7 @@ class Earlier:
         """The records of a file that is as it was, with today's labels; None if it must be read."""
         name = below(str(path), root)
         known = self._files.get(hidden('file', name, self._hasher))
-        if known is None or known['stamp'] != _stamp(path):
+        if known is None or known['stamp'] != _stamp(path, self._hasher):
             return None
         made = [self._record(each, name) for each in known['records']]
         return None if None in made else made

@@ -41,7 +41,8 @@ def _dealt(found: Sequence[Record], settings: DataSettings, hasher: Hasher | Non
     if settings.source.startswith(TFDS):
         fractions = {name: share for name, share in fractions.items()
                      if name not in fixed.values()}
-        fractions = {name: share / sum(fractions.values()) for name, share in fractions.items()}
+        total = sum(fractions.values())
+        fractions = {name: share / total for name, share in fractions.items()}
     free = [record for record in found if record.patient not in fixed]
     stratum = splits.strata((record.patient, record.label) for record in free)
     fixed |= {patient: 'pretrain' for patient, label in stratum.items() if label < 0}
