@@ -1,0 +1,75 @@
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from repdiff import benchmark
+
+
+def test_turns_are_interleaved_and_timed(monkeypatch):
+    clock, order = [0.0], []
+    monkeypatch.setattr(benchmark.time, 'perf_counter', lambda: clock[0])
+    monkeypatch.setattr(benchmark.time, 'process_time', lambda: clock[0] / 2)
+
+    def side(name: str, seconds: float):
+        def step():
+            clock[0] += seconds
+            order.append(name)
+        return step
+
+    costs = benchmark.take_turns({'a': side('a', 0.25), 'b': side('b', 0.5)}, 2, 1.0)
+    np.testing.assert_allclose(costs['a'], [[0.25, 0.125]] * 2)
+    np.testing.assert_allclose(costs['b'], [[0.5, 0.25]] * 2)
+    assert ''.join(order) == 'ab' + 2 * ('aaaaa' + 'bbb')
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (['walk'], "'walk'"),
+    (['train', '--cases=none,pool'], "no 'pool'; choose among none, pooled"),
+    (['train', '--tokens=3'], '--tokens=3'),
+])
+def test_bad_options_end_in_one_sentence(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main(arguments)
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert words in message and message.count('\n') == 1
+
+
+def test_without_pytorch_it_says_what_to_install():
+    program = "import sys; sys.modules['torch'] = None\n" \
+        "from repdiff import benchmark; benchmark.main(['train'])"
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith('repdiff: PyTorch is missing')
+    assert 'Traceback' not in done.stderr
+
+
+def test_cases_build_the_objectives_they_name():
+    shape = (2, 2, 8)
+    kinds = {}
+    for case in benchmark.CASES:
+        config = benchmark.config_of(benchmark.parser().parse_args(
+            ['train', '--width=8', '--depth=1', '--batch=4']), case)
+        objective = benchmark.make_objective(config, case, shape)
+        kinds[case] = (objective.denoiser.conditioning, getattr(objective, 'paired_weight', None))
+        assert objective.denoiser.width == 8
+    assert kinds == {
+        'none': ('none', None), 'pooled': ('representation', None),
+        'tokens': ('representation', None), 'label': ('label', 0.0), 'paired': ('label', 0.01),
+    }
+
+
+def test_our_steps_run():
+    config = benchmark.config_of(benchmark.parser().parse_args(
+        ['train', '--width=8', '--depth=1', '--batch=8']), 'label')
+    with config.unlocked():
+        config.mesh.data = -1
+    objective = benchmark.make_objective(config, 'label', (2, 2, 4))
+    step = benchmark.our_train_step(config, objective, (2, 2, 4))
+    step()
+    step()
+    benchmark.our_score_step(config, objective, (2, 2, 4))()
+    assert jax.device_count() == 8
