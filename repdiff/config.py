@@ -37,7 +37,7 @@ def base() -> ConfigDict:
         deidentify=True,  # salted hashes for names of patients, facilities and files
         fractions=dict(pretrain=0.5, train=0.25, valid=0.1, test=0.15),  # of patients, by hash
         flip=True,  # random left-right flips in training; the head is nearly symmetric
-        shift=4,  # pixels: random moves in training, as heads lie; 0 for none
+        shift=2,  # pixels: random moves in training, as heads lie; 0 for none
         simulated=dict(
             pretrain=10313,  # slices of facilities 2-12, labels unused: the paper's number
             train=1424,  # slices of facility 1: the paper's number
@@ -52,8 +52,8 @@ def base() -> ConfigDict:
     ))
     config.latents = ConfigDict(dict(
         kind='pca',  # 'pca' (patch components) or 'haar' (invertible)
-        patch=16,  # pixels of a side that make one latent position
-        channels=64,  # components kept by pca; haar keeps all
+        patch=8,  # pixels of a side that make one latent position
+        channels=16,  # components kept by pca; haar keeps all
         whiten=0.0,  # 0 natural spectrum .. 1 every component of unit variance
         fit_images=4096,  # pre-training images the basis is fitted on
     ))
@@ -61,7 +61,7 @@ def base() -> ConfigDict:
         steps=1000,  # T, linear β schedule (arXiv 2505.06890)
     ))
     config.model = ConfigDict(dict(
-        width=128,  # D of denoiser and joint encoder; 768 in the paper
+        width=64,  # D of denoiser and joint encoder; 768 in the paper
         depth=4,  # L blocks of each; 12 in the paper
         heads=2,  # attention heads; 12 in the paper
         patch=1,  # latent positions of a side in one token; 2 in the paper
@@ -80,27 +80,27 @@ def base() -> ConfigDict:
     ))
     config.pretrain = ConfigDict(dict(
         condition='representation',  # or 'none': unconditional
-        steps=2500,  # 0 skips pre-training: tuning starts from random weights
+        steps=1200,  # 0 skips pre-training: tuning starts from random weights
         batch=64,  # images
         learning_rate=1e-3,
         warmup_steps=100,
         decay='cosine',  # 'cosine' to 0 or 'constant'
         ema_decay=0.99,  # with warm-up; remembers 100 steps
-        checkpoint_every=500,  # steps; losses on validation images are taken then, too
+        checkpoint_every=400,  # steps; losses on validation images are taken then, too
     ))
     config.tune = ConfigDict(dict(
         switch='null',  # 'null' keeps the function with r dropped; 'paper' drops r at once
         label_start='class_means',  # or 'null' or 'random': where label embeddings start
-        steps=1000,
+        steps=800,
         batch=64,
-        learning_rate=7e-4,
+        learning_rate=2e-3,
         warmup_steps=50,
         decay='cosine',
         ema_decay=0.99,
-        checkpoint_every=200,  # steps; the checkpoint with the best validation AUROC is used
+        checkpoint_every=100,  # steps; the checkpoint with the best validation AUROC is used
         balanced=True,  # each class equally often; 16 % of slices are positive
-        t_range=(0, 400),  # steps trained on, half open: where classes differ
-        paired_weight=0.01,  # our paired term, not in the paper; 0 is off
+        t_range=(0, 100),  # steps trained on, half open: where the classes of a small image differ
+        paired_weight=1.0,  # our paired term, not in the paper; 0 is off
         paired_scale=2.0,  # per unit of squared error summed over z0
     ))
     config.optim = ConfigDict(dict(
@@ -111,7 +111,7 @@ def base() -> ConfigDict:
         accumulate=1,  # parts a batch is cut into to save memory
     ))
     config.classify = ConfigDict(dict(
-        t=(10, 25, 50, 100, 150, 200, 300),  # steps scored; the rule over them is chosen on valid
+        t=(5, 10, 25, 50, 75, 99),  # steps scored; the rule over them is chosen on valid
         draws=2,  # noise draws a step
         select_draws=1,  # the same, when choosing the tuning checkpoint
         chunk=1,  # draws computed at once; more use more memory
@@ -135,7 +135,10 @@ def base() -> ConfigDict:
         rc_ldt=dict(),
         rc_ldt_paper=dict(
             representation=dict(kind='tokens', drop_rate=0.0),
-            tune=dict(switch='paper', label_start='random', paired_weight=0.0),
+            tune=dict(
+                switch='paper', label_start='random', paired_weight=0.0, t_range=(0, 1000)
+            ),
+            classify=dict(t=(10, 25, 50, 100, 200, 300, 400)),  # as far up as it is tuned
         ),
         unconditional_ldt=dict(
             pretrain=dict(condition='none'),
