@@ -3,6 +3,7 @@
 Short on purpose: flags, devices, one call into `experiment`.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -24,13 +25,14 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path]:
         rest = FLAGS(argv)
         config = FLAGS.config
         if config is not None:
-            config.seed  # an unreadable config file shows itself here  # noqa: B018
+            config.seed  # an unreadable config file shows itself here
     except flags.Error as error:
         raise UserError(f'{error}'.rstrip('.') + '.') from None
     except (AttributeError, KeyError) as error:
-        raise UserError(_unknown_key(argv, str(error).strip('\'"'))) from None
+        raise UserError(_unknown_key(argv, str(error))) from None
     except OSError:
-        file = FLAGS['config'].config_filename
+        given = (option.partition('=') for option in argv)
+        file = [value for name, _, value in given if name.lstrip('-') == 'config'][-1]
         raise UserError(f'--config: there is no file {file!r}; try configs/hematoma.py.') from None
     if len(rest) > 1:
         raise UserError(f'unknown argument {rest[1]!r}; write options as --config.KEY=VALUE.')
@@ -41,10 +43,11 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path]:
     return config, Path(FLAGS.workdir or Path('workdirs') / name)
 
 
-def _unknown_key(argv: list[str], key: str) -> str:
-    """Names the option whose key the config does not have."""
-    options = (argument.partition('=')[0].lstrip('-') for argument in argv[1:])
-    option = next((name for name in options if key in name.split('.')), key)
+def _unknown_key(argv: list[str], message: str) -> str:
+    """Names the option whose key the config does not have; `message` quotes the key first."""
+    options = [argument.partition('=')[0].lstrip('-') for argument in argv[1:]]
+    words = re.findall(r'\w+', message)
+    option = next((name for name in options if words and words[0] in name.split('.')), message)
     return f'unknown config key {option!r}; repdiff/config.py lists every key.'
 
 
