@@ -3,8 +3,10 @@
 import collections
 import concurrent.futures
 import concurrent.futures.process
+import contextlib
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,11 +30,29 @@ def _call(do: Callable[[Any, Any], Any], job: Any) -> Any:
     return do(job, _context)
 
 
-def _pool(processes: int, context: Any) -> concurrent.futures.ProcessPoolExecutor:
-    # Fresh interpreters: a fork would copy the locks of JAX's threads.
-    return concurrent.futures.ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context('spawn'), initializer=_enter,
-        initargs=(context,))
+class _Pool(concurrent.futures.ProcessPoolExecutor):
+    """Fresh interpreters, for a fork would copy the locks of JAX's threads."""
+
+    def __init__(self, processes: int, context: Any):
+        super().__init__(processes, mp_context=multiprocessing.get_context('spawn'),
+                         initializer=_enter, initargs=(context,))
+
+    def submit(self, *call: Any) -> concurrent.futures.Future:
+        """Submits a call; a process may be started for it."""
+        with _no_main():
+            return super().submit(*call)
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Keeps new processes from importing the main module, and JAX with it, or running a script."""
+    main = sys.modules['__main__']
+    held = {name: vars(main).pop(name) for name in ('__file__', '__spec__') if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(held)
 
 
 def run(do: Callable[[Any, Any], Any], jobs: Sequence[Any], context: Any, processes: int) \
@@ -50,7 +70,7 @@ def run(do: Callable[[Any, Any], Any], jobs: Sequence[Any], context: Any, proces
             yield job, do(job, context)
         return
     todo, waiting = collections.deque(jobs), collections.deque()
-    pool = _pool(processes, context)
+    pool = _Pool(processes, context)
     try:
         while todo or waiting:
             broken = not _submit(pool, do, todo, waiting, processes * _AHEAD)
@@ -69,12 +89,12 @@ def run(do: Callable[[Any, Any], Any], jobs: Sequence[Any], context: Any, proces
                     job, _ = waiting.popleft()
                     yield job, _alone(do, job, context)
                 pool.shutdown()
-                pool = _pool(processes, context)
+                pool = _Pool(processes, context)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _submit(pool: concurrent.futures.ProcessPoolExecutor, do: Callable[[Any, Any], Any],
+def _submit(pool: _Pool, do: Callable[[Any, Any], Any],
             todo: collections.deque, waiting: collections.deque, most: int) -> bool:
     """Sends jobs until `most` wait; False where the pool is broken."""
     while todo and len(waiting) < most:
@@ -87,7 +107,7 @@ def _submit(pool: concurrent.futures.ProcessPoolExecutor, do: Callable[[Any, Any
 
 
 def _alone(do: Callable[[Any, Any], Any], job: Any, context: Any) -> Any:
-    with _pool(1, context) as pool:
+    with _Pool(1, context) as pool:
         try:
             return pool.submit(_call, do, job).result()
         except concurrent.futures.process.BrokenProcessPool:
