@@ -1,10 +1,11 @@
-"""python -m repdiff.benchmark train|score: images a second, beside PyTorch's in the same run.
+"""python -m repdiff.benchmark train|score|prepare: images a second, of ours beside PyTorch's.
 
 `train` times a step of pre-training or tuning (forward, backward, clipping, AdamW, EMA), `score`
 the evaluator (an image under one class counts as one), at the sizes of the base config unless told
 otherwise. Ours and an eager PyTorch
 network of the same sizes (extra `parity`) take turns in short blocks on the same cores, so that
-other work on the machine slows both.
+other work on the machine slows both. `prepare` reads DICOM files, then ten times as many, and
+compares rates and memory.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from repdiff import benchmark_prepare
 from repdiff import config as configs
 from repdiff.errors import UserError, exit_on_user_error
 from repdiff.host import keep_freed_memory
@@ -49,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     base = configs.base()
     made = _Parser(prog='python -m repdiff.benchmark', description=__doc__, allow_abbrev=False)
     add = made.add_argument
-    add('what', choices=('train', 'score'))
+    add('what', choices=('train', 'score', 'prepare'))
     add('--cases', default='pooled,none,label', help=f'of train: {", ".join(CASES)} (%(default)s)')
     add('--size', type=int, default=base.data.image_size // base.latents.patch,
         help='latent positions of a side (%(default)s)')
@@ -62,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         help='that the CPU is cut into for ours (%(default)s)')
     add('--repeats', type=int, default=8, help='turns of each side (%(default)s)')
     add('--seconds', type=float, default=1.0, help='of a turn (%(default)s)')
+    add('--files', type=int, default=200, help='of prepare, then ten times as many (%(default)s)')
     return made
 
 
@@ -191,6 +194,9 @@ def main(argv: Sequence[str]) -> None:
     """Parses the options and prints a line for each case."""
     with exit_on_user_error():
         options = parser().parse_args(argv)
+        if options.what == 'prepare':
+            benchmark_prepare.run(options.files)
+            return
         cases = ['label'] if options.what == 'score' else options.cases.split(',')
         for case in cases:
             if case not in CASES:

@@ -12,6 +12,7 @@ import numpy as np
 from repdiff.errors import UserError
 
 PER_PATIENT = 20  # slices
+SIZE = 512  # pixels a side
 FRACTIONS = '--fractions=train=0.6,valid=0.2,test=0.2'
 
 
@@ -73,16 +74,16 @@ def measure(files: int, size: int, options: tuple[str, ...]) -> tuple[float, flo
         return files / (time.perf_counter() - began), usage.ru_maxrss / 1024
 
 
-def run(files: int, size: int, options: tuple[str, ...]) -> None:
-    """Prints both sizes and their ratios.
+def run(files: int) -> None:
+    """Prints rate and memory at `files` and ten times as many, and their ratios.
 
     Raises: UserError where `files` are too few to be split.
     """
     if files < 10 * PER_PATIENT:
         raise UserError(f'{files} files are too few to be split; give at least {10 * PER_PATIENT}.')
-    rates, peaks = zip(*(measure(count, size, options) for count in (files, 10 * files)))
+    rates, peaks = zip(*(measure(count, SIZE, ()) for count in (files, 10 * files)))
     for count, rate, peak in zip((files, 10 * files), rates, peaks, strict=True):
-        print(f'prepare: {count} files of {size} x {size}: {rate:.1f} slices/s, '
+        print(f'prepare: {count} files of {SIZE} x {SIZE}: {rate:.1f} slices/s, '
               f'{peak:.0f} MiB in the largest process')
     print(f'prepare: ten times the files: {rates[1] / rates[0]:.2f} x the rate, '
           f'{peaks[1] / peaks[0]:.2f} x the memory')

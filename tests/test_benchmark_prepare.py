@@ -15,4 +15,4 @@ def test_failures_are_the_command_s_own_sentence():
     with pytest.raises(UserError, match="repdiff.prepare failed: repdiff: window 'brian'"):
         benchmark_prepare.measure(20, 16, ('--window=brian',))
     with pytest.raises(UserError, match='20 files are too few'):
-        benchmark_prepare.run(20, 16, ())
+        benchmark_prepare.run(20)
