@@ -3,11 +3,17 @@
   python -m repdiff.main --config=configs/hematoma.py           quick: minutes on a 2-core CPU
   python -m repdiff.main --config=configs/hematoma.py:smoke     seconds, to see that all works
   python -m repdiff.main --config=configs/hematoma.py:paper     the paper's sizes, on a GPU or TPU
+  python -m repdiff.main --config=configs/hematoma.py:published --config.latents.weights=DIR \\
+      --config.encoder.weights=DIR [--config.model.weights=DIR]
+
+`published` starts from published weights, in directories made by `python -m repdiff.convert`: the
+Stable Diffusion VAE, DINOv2 and, where it is given, DiT-XL/2, whose sizes it has.
 
 Real slices: add --config.data.source=DIRECTORY (pictures and a labels.csv).
 """
 
 from repdiff import config
+from repdiff.models.dit import SIZES
 
 QUICK = {}  # the base config
 
@@ -40,7 +46,20 @@ PAPER = {
     'recipes': {'rc_ldt_paper': {'classify': {'t': T_PAPER}}},
 }
 
+PUBLISHED = {
+    'data': {'image_size': 256, 'shift': 0},  # cached latents cannot be moved
+    'latents': {'kind': 'sd_vae'},
+    'model': {**SIZES['XL'], 'patch': 2, 'dtype': 'bfloat16', 'unroll': False, 'remat': True},
+    'encoder': {'kind': 'dinov2_frozen'},
+    'pretrain': {'steps': 20000, 'batch': 32, 'learning_rate': 1e-4, 'ema_decay': 0.999,
+                 'checkpoint_every': 2000},
+    'tune': {'steps': 4000, 'batch': 32, 'learning_rate': 1e-4, 'ema_decay': 0.999,
+             'checkpoint_every': 400},
+    'rows': ('rc_ldt', 'unconditional_ldt'),
+}
+
 
 def get_config(preset: str = ''):
-    """`quick` (default), `smoke` or `paper`."""
-    return config.preset(preset, {'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER})
+    """`quick` (default), `smoke`, `paper` or `published`."""
+    presets = {'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER, 'published': PUBLISHED}
+    return config.preset(preset, presets)

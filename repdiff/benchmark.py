@@ -1,11 +1,11 @@
-"""python -m repdiff.benchmark train|score|prepare: images a second, of ours beside PyTorch's.
+"""python -m repdiff.benchmark train|score|prepare|convert: speed, beside PyTorch's, and memory.
 
 `train` times a step of pre-training or tuning (forward, backward, clipping, AdamW, EMA), `score`
 the evaluator (an image under one class counts as one), at the sizes of the base config unless told
 otherwise. Ours and an eager PyTorch
 network of the same sizes (extra `parity`) take turns in short blocks on the same cores, so that
 other work on the machine slows both. `prepare` reads DICOM files, then ten times as many, and
-compares rates and memory.
+compares rates and memory. `convert` gives seconds and peak memory for a random DINOv2 file.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from repdiff import benchmark_prepare
+from repdiff import benchmark_convert, benchmark_prepare
 from repdiff import config as configs
 from repdiff.errors import UserError, exit_on_user_error
 from repdiff.host import keep_freed_memory
@@ -51,8 +51,9 @@ def parser() -> argparse.ArgumentParser:
     base = configs.base()
     made = _Parser(prog='python -m repdiff.benchmark', description=__doc__, allow_abbrev=False)
     add = made.add_argument
-    add('what', choices=('train', 'score', 'prepare'))
+    add('what', choices=('train', 'score', 'prepare', 'convert'))
     add('--cases', default='pooled,none,label', help=f'of train: {", ".join(CASES)} (%(default)s)')
+    add('--vit', default='L', help='of convert: S, B or L (%(default)s)')
     add('--size', type=int, default=base.data.image_size // base.latents.patch,
         help='latent positions of a side (%(default)s)')
     add('--channels', type=int, default=base.latents.channels, help='of z0 (%(default)s)')
@@ -196,6 +197,9 @@ def main(argv: Sequence[str]) -> None:
         options = parser().parse_args(argv)
         if options.what == 'prepare':
             benchmark_prepare.run(options.files)
+            return
+        if options.what == 'convert':
+            benchmark_convert.run(options.vit)
             return
         cases = ['label'] if options.what == 'score' else options.cases.split(',')
         for case in cases:

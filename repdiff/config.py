@@ -37,7 +37,7 @@ def base() -> ConfigDict:
         deidentify=True,  # salted hashes for names of patients, facilities and files
         fractions=dict(pretrain=0.5, train=0.25, valid=0.1, test=0.15),  # of patients, by hash
         flip=True,  # random left-right flips in training; the head is nearly symmetric
-        shift=2,  # pixels: random moves in training, as heads lie; 0 for none
+        shift=2,  # pixels: random moves in training, as heads lie; 0 for none, as sd_vae needs
         simulated=dict(
             pretrain=10313,  # slices of facilities 2-12, labels unused: the paper's number
             train=1424,  # slices of facility 1: the paper's number
@@ -51,7 +51,10 @@ def base() -> ConfigDict:
         ),
     ))
     config.latents = ConfigDict(dict(
-        kind='pca',  # 'pca' (patch components) or 'haar' (invertible)
+        kind='pca',  # 'pca' (patch components), 'haar' (invertible) or 'sd_vae' (the paper)
+        weights='',  # of sd_vae: directory made by `python -m repdiff.convert sd_vae`
+        encode_batch=8,  # images sd_vae encodes at once into the latent cache; memory bounds it
+        # The rest is for pca and haar; sd_vae's latents are 8 times smaller, of 4 channels.
         patch=8,  # pixels of a side that make one latent position
         channels=16,  # components kept by pca; haar keeps all
         whiten=0.0,  # 0 natural spectrum .. 1 every component of unit variance
@@ -61,6 +64,7 @@ def base() -> ConfigDict:
         steps=1000,  # T, linear β schedule (arXiv 2505.06890)
     ))
     config.model = ConfigDict(dict(
+        weights='',  # the denoiser's start: directory made by `python -m repdiff.convert dit`
         width=64,  # D of denoiser and joint encoder; 768 in the paper
         depth=4,  # L blocks of each; 12 in the paper
         heads=2,  # attention heads; 12 in the paper
@@ -70,9 +74,13 @@ def base() -> ConfigDict:
         remat=False,  # recompute activations in the backward pass to save memory
     ))
     config.encoder = ConfigDict(dict(
-        kind='joint',  # the ViT trained together with the denoiser on z0, as in the paper
-        layer_scale=0.1,  # LayerScale's start; DINOv2's 1e-5 wakes too slowly in short runs
-        registers=0,  # register tokens of the ViT
+        # 'joint': a ViT trained together with the denoiser on z0, as in the paper. On pixels, from
+        # published weights: 'dinov2_frozen', or 'dinov2_tuned' together with the denoiser.
+        kind='joint',
+        weights='',  # of dinov2_*: directory made by `python -m repdiff.convert dinov2`
+        image_size=224,  # pixels of a side that dinov2_* is shown; a multiple of its patch (14)
+        layer_scale=0.1,  # joint: LayerScale's start; DINOv2's 1e-5 wakes too slowly in short runs
+        registers=0,  # joint: register tokens of the ViT
     ))
     config.representation = ConfigDict(dict(
         kind='pooled',  # 'tokens' (the paper) or 'pooled' (one vector through adaLN)
@@ -146,6 +154,7 @@ def base() -> ConfigDict:
         ),
         ldt_from_scratch=dict(
             pretrain=dict(condition='none', steps=0),
+            model=dict(weights=''),
             tune=dict(label_start='random'),
         ),
     ))

@@ -10,8 +10,8 @@ import numpy as np
 
 from repdiff.diffusion import schedule as schedules
 from repdiff.files import write_atomic
-from repdiff.latents.frontend import PatchBasis, to_uint8
-from repdiff.objectives.denoise import Pretrain, represent
+from repdiff.latents.frontend import to_uint8
+from repdiff.objectives.denoise import Pretrain, latent
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
@@ -42,32 +42,34 @@ def samples(split: Any, name: str, markers: list[str], classes: int, each: int) 
 
 
 def z0_over_t(
-    objective: Pretrain, params: dict, frontend: PatchBasis, image: np.ndarray, t: np.ndarray,
+    objective: Pretrain, params: dict, frozen: dict, image: np.ndarray, t: np.ndarray,
     key: jax.Array,
 ) -> dict[str, np.ndarray]:
     """z0' (arXiv 2505.06890, eq. 3 and figure 9) of one uint8 image (H, W, C) at each t (J,).
 
     Returns decoded uint8 images (J, H, W): `kept`, with r, where there is an encoder; `dropped`.
     """
-    z0 = frontend.encode(jnp.asarray(image)[None])
-    z0 = jnp.broadcast_to(z0, (t.size, *z0.shape[1:]))
-    eps = jnp.broadcast_to(jax.random.normal(key, z0.shape[1:]), z0.shape)
-    steps = jnp.asarray(t, jnp.int32)
-    z_t = schedules.add_noise(objective.schedule, z0, steps, eps)
+    batch, steps = {'image': jnp.asarray(image)[None]}, jnp.asarray(t, jnp.int32)
 
     @jax.jit
-    def decoded(params, r, drop):
+    def encoded(params, frozen):
+        z0 = latent(frozen, batch)
+        return z0, objective.represent(params, frozen, batch, z0)
+
+    @jax.jit
+    def decoded(params, frozen, z0, r, drop):
+        shown = jnp.broadcast_to(z0, (t.size, *z0.shape[1:]))
+        eps = jnp.broadcast_to(jax.random.normal(key, z0.shape[1:]), shown.shape)
+        z_t = schedules.add_noise(objective.schedule, shown, steps, eps)
+        if r is not None:
+            r = jnp.broadcast_to(r, (t.size, *r.shape[1:]))
         eps = objective.denoiser.apply({'params': params['denoiser']}, z_t, steps, r, drop)
-        predicted = schedules.z0_from_eps(objective.schedule, z_t, steps, eps[..., : z0.shape[-1]])
-        return to_uint8(frontend.decode(predicted))[..., 0]
+        predicted = schedules.z0_from_eps(objective.schedule, z_t, steps, eps)
+        return to_uint8(frozen['frontend'].decode(predicted))[..., 0]
 
-    if objective.encoder is None:
-        return {'dropped': np.asarray(decoded(params, None, None))}
-
-    @jax.jit
-    def encoded(params):
-        return represent(objective.encoder, params, z0, objective.denoiser.representation)
-
-    r, keep = encoded(params['encoder']), jnp.zeros(t.size, bool)
-    kinds = {'kept': keep, 'dropped': ~keep}
-    return {kind: np.asarray(decoded(params, r, drop)) for kind, drop in kinds.items()}
+    z0, r = encoded(params, frozen)
+    keep = jnp.zeros(t.size, bool)
+    kinds = {'dropped': ~keep} if r is None else {'kept': keep, 'dropped': ~keep}
+    return {
+        kind: np.asarray(decoded(params, frozen, z0, r, drop)) for kind, drop in kinds.items()
+    }

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import exhibits, phases, report, results, sharding
+from repdiff import exhibits, phases, published, report, results, sharding
 from repdiff.data import phantom, pipeline, records, sources
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.diffusion import schedule as schedules
@@ -22,7 +22,8 @@ from repdiff.errors import UserError
 from repdiff.eval import floors, intervals
 from repdiff.eval.answers import Answers, write_predictions
 from repdiff.files import write_json
-from repdiff.latents import frontend
+from repdiff.latents import cache, frontend
+from repdiff.latents.vae import Vae
 from repdiff.train import train
 
 FIGURE_T = (50, 100, 200, 300, 400, 600, 800)  # steps of the z0' figure
@@ -40,10 +41,16 @@ def run(config: ConfigDict, workdir: Path) -> None:
     dataset = records.open(sources.ensure_prepared(settings(config), config.cache))
     card = _Card(workdir, config, dataset)
     splits = {name: pipeline.examples(dataset.split(name)) for name in dataset.info['splits']}
-    basis = fit_frontend(config, splits['pretrain'])
-    z_shape = jax.eval_shape(basis.encode, splits['pretrain'][0]['image'][None]).shape[1:]
+    front = fit_frontend(config, splits['pretrain'])
+    z_shape = jax.eval_shape(front.encode, splits['pretrain'][0]['image'][None]).shape[1:]
+    for recipe in recipes.values():
+        phases.pretrain_objective(recipe, z_shape)  # what a row cannot have shows before any runs
+    if config.latents.kind == 'sd_vae':
+        pixels = any(published.on_pixels(recipe) for recipe in recipes.values())
+        splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
     setting = phases.Setting(
-        mesh, splits, tuple(dataset.info['classes']), basis, z_shape, jax.random.key(config.seed)
+        mesh, splits, tuple(dataset.info['classes']),
+        jax.device_put(front, sharding.replicated(mesh)), z_shape, jax.random.key(config.seed),
     )
     exhibits.write_npz(
         workdir / 'report' / 'samples.npz',
@@ -94,16 +101,36 @@ def first_difference(old, new, prefix: str = 'config') -> str | None:
     return None if old == new else prefix
 
 
-def fit_frontend(config: ConfigDict, split) -> frontend.PatchBasis:
-    """The front end of `config.latents`, fitted on evenly spaced images of the pre-training split."""
+def fit_frontend(config: ConfigDict, split) -> frontend.PatchBasis | Vae:
+    """The front end of `config.latents`: the VAE, or a basis of pre-training images.
+
+    A basis is fitted on evenly spaced images of the pre-training `split`.
+    """
     latents = config.latents
+    if latents.kind == 'sd_vae':
+        return published.vae(config, split[0]['image'].shape[-1])
     chosen = np.linspace(0, len(split) - 1, min(latents.fit_images, len(split))).astype(int)
     images = np.stack([split[int(index)]['image'] for index in chosen])
     if latents.kind == 'pca':
         return frontend.fit_pca(images, latents.patch, latents.channels, latents.whiten)
     if latents.kind == 'haar':
         return frontend.fit_haar(images, latents.patch, latents.whiten)
-    raise UserError(f"config.latents.kind is {latents.kind!r}; choose 'pca' or 'haar'.")
+    raise UserError(f"config.latents.kind is {latents.kind!r}; choose 'pca', 'haar' or 'sd_vae'.")
+
+
+def cached(
+    config: ConfigDict, vae: Vae, splits: dict, fingerprint: str, pixels: bool
+) -> dict[str, cache.LatentExamples]:
+    """The splits as latents, encoded once in the run's cache; with `pixels`, images beside them."""
+    root = Path(config.cache).expanduser() / 'latents'
+    return {
+        name: cache.LatentExamples(
+            cache.ensure(split, vae, root, name=name, fingerprint=fingerprint,
+                         batch=config.latents.encode_batch),
+            split if pixels else None,
+        )
+        for name, split in splits.items()
+    }
 
 
 def _row(
@@ -119,7 +146,7 @@ def _row(
         card.phase(phase.name, trained.seconds, setting.mesh.size)
         pretrained, seconds = trained.params, trained.seconds
         z0 = exhibits.z0_over_t(
-            phase.loss_fn, pretrained, setting.frontend, _figure_record(dataset)['image'],
+            phase.loss_fn, pretrained, phase.frozen, _figure_record(dataset)['image'],
             np.array(FIGURE_T), setting.purpose('figure'),
         )
         figures[row] = z0.get('kept', z0['dropped'])
@@ -130,7 +157,7 @@ def _row(
     card.phase(phase.name, tuned.seconds, setting.mesh.size)
     if not (workdir / 'scores' / f'{row}.json').exists():
         facts = {
-            'pretrained': pretrained is not None,
+            'pretrained': pretrained is not None or bool(config.model.weights),
             'parameters': int(tuned.parameters),
             'tune_step': tuned.step,
             'train_seconds': seconds + tuned.seconds,

@@ -11,16 +11,18 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from repdiff import optim
+from repdiff import optim, published
 from repdiff.data import pipeline
 from repdiff.diffusion import schedule as schedules
+from repdiff.errors import UserError
 from repdiff.latents.frontend import PatchBasis
+from repdiff.latents.vae import Vae
 from repdiff.models.dit import DiT
 from repdiff.models.vit import ViT
-from repdiff.objectives.denoise import Pretrain, Tune, represent
+from repdiff.objectives.denoise import Pretrain, Tune, latent
 from repdiff.objectives.switch import start_tuning, tuned_denoiser
 from repdiff.progress import Progress
-from repdiff.sharding import to_devices
+from repdiff.sharding import replicated, to_devices
 from repdiff.train import Phase
 from repdiff.zeroshot import rules
 from repdiff.zeroshot.score import draw_noise, image_keys, make_scorer
@@ -33,7 +35,7 @@ class Setting:
     mesh: Mesh
     splits: dict[str, Any]
     classes: tuple[str, ...]
-    frontend: PatchBasis
+    frontend: PatchBasis | Vae
     z_shape: tuple[int, int, int]
     key: jax.Array
 
@@ -50,19 +52,23 @@ def pretrain_objective(config: ConfigDict, z_shape: tuple[int, int, int]) -> Pre
         'unroll': config.model.unroll,
         'remat': config.model.remat,
     }
-    conditioning, encoder = config.pretrain.condition, None
-    if conditioning == 'representation':
-        grid = tuple(size // config.model.patch for size in z_shape[:2])
+    conditioning, encoder, pixels = config.pretrain.condition, None, None
+    grid = tuple(size // config.model.patch for size in z_shape[:2])
+    if published.on_pixels(config):
+        encoder, pixels = published.encoder(config, grid, compute)
+    elif conditioning == 'representation':
         encoder = ViT(
             **sizes, **compute, grid=grid, registers=config.encoder.registers,
             layer_scale=config.encoder.layer_scale,
         )
     denoiser = DiT(
-        **sizes, **compute, channels=z_shape[-1], conditioning=conditioning,
+        **sizes, **compute, **published.denoiser_fields(config, z_shape[-1]),
+        channels=z_shape[-1], conditioning=conditioning,
         representation=config.representation.kind,
+        representation_width=encoder.width if encoder else None,
     )
     schedule = schedules.linear(config.diffusion.steps)
-    return Pretrain(schedule, denoiser, encoder, config.representation.drop_rate)
+    return Pretrain(schedule, denoiser, encoder, config.representation.drop_rate, pixels)
 
 
 def tune_objective(config: ConfigDict, pretrain: Pretrain, classes: int) -> Tune:
@@ -77,37 +83,60 @@ def tune_objective(config: ConfigDict, pretrain: Pretrain, classes: int) -> Tune
 def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
     """Pre-training on the unlabelled split."""
     objective, name = pretrain_objective(config, setting.z_shape), f'{row}.pretrain'
-    z0 = jnp.zeros((1, *setting.z_shape))
-    params = jax.jit(objective.init)(setting.purpose(f'{name}.init'), z0)
+    params, frozen = _fresh(name, setting, objective), _frozen(config, setting)
+    params['denoiser'] = published.denoiser_params(config, params['denoiser'])
+    if objective.pixels and config.encoder.kind == 'dinov2_tuned':
+        params['encoder'] = published.encoder_params(config)
     return _phase(
-        config, config.pretrain, name, setting, objective, params, split='pretrain',
-        balanced=False, evaluate=_leak_meter(config, objective, setting),
+        config, config.pretrain, name, setting, objective, params, frozen, split='pretrain',
+        balanced=False, evaluate=_leak_meter(config, objective, setting, frozen),
     )
 
 
 def tune_phase(config: ConfigDict, row: str, setting: Setting, pretrained: dict | None) -> Phase:
-    """Tuning on the labelled split, from pre-trained parameters or, with None, from random ones."""
+    """Tuning on the labelled split, from pre-trained parameters or, with None, without those."""
     source, name = pretrain_objective(config, setting.z_shape), f'{row}.tune'
     objective = tune_objective(config, source, len(setting.classes))
-    z0 = jnp.zeros((1, *setting.z_shape))
-    params = jax.jit(objective.init)(setting.purpose(f'{name}.init'), z0)
-    if pretrained is not None:
+    params = _fresh(name, setting, objective)
+    if pretrained is None:
+        params['denoiser'] = published.denoiser_params(config, params['denoiser'])
+    else:
         means = None
         if config.tune.label_start == 'class_means':
+            if source.encoder is None or source.denoiser.representation != 'pooled':
+                raise UserError(
+                    "config.tune.label_start is 'class_means', which needs pre-training with "
+                    "config.representation.kind='pooled'; choose 'null' or 'random'."
+                )
             means = _class_means(config, source, pretrained, setting)
         params = {'denoiser': start_tuning(
             source.denoiser, pretrained['denoiser'], params['denoiser'],
             switch=config.tune.switch, label_start=config.tune.label_start, class_means=means,
         )}
     return _phase(
-        config, config.tune, name, setting, objective, params, split='train',
-        balanced=config.tune.balanced, evaluate=_validator(config, objective, setting),
+        config, config.tune, name, setting, objective, params, {'frontend': setting.frontend},
+        split='train', balanced=config.tune.balanced,
+        evaluate=_validator(config, objective, setting),
     )
+
+
+def _fresh(name: str, setting: Setting, objective: Pretrain | Tune) -> dict:
+    """Random parameters of a phase's networks."""
+    z0 = jnp.zeros((1, *setting.z_shape))
+    return jax.jit(objective.init)(setting.purpose(f'{name}.init'), z0)
+
+
+def _frozen(config: ConfigDict, setting: Setting) -> dict:
+    """What pre-training reads beside its parameters, on every device: front end, frozen DINOv2."""
+    frozen = {'frontend': setting.frontend}
+    if published.on_pixels(config) and config.encoder.kind == 'dinov2_frozen':
+        frozen['encoder'] = published.encoder_params(config)
+    return jax.device_put(frozen, replicated(setting.mesh))
 
 
 def _phase(
     config: ConfigDict, section: ConfigDict, name: str, setting: Setting, objective: Callable,
-    params: dict, *, split: str, balanced: bool, evaluate: Callable,
+    params: dict, frozen: dict, *, split: str, balanced: bool, evaluate: Callable,
 ) -> Phase:
     schedule = optim.learning_rate(
         section.learning_rate, section.warmup_steps, section.steps, section.decay
@@ -120,7 +149,7 @@ def _phase(
             schedule, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, clip_norm=o.clip_norm
         ),
         params=params,
-        frozen={'frontend': setting.frontend},
+        frozen=frozen,
         iterator=pipeline.train_iterator(
             setting.splits[split], batch=section.batch // jax.process_count(), seed=config.seed,
             flip=config.data.flip, shift=config.data.shift, balanced=balanced,
@@ -138,38 +167,39 @@ def _phase(
 
 
 def map_split(function: Callable, split: Any, batch: int, mesh: Mesh, what: str = '') -> np.ndarray:
-    """function(images, ids) over a split, in batches on the mesh, without the padding; stacked."""
+    """function(batch) over a split, in batches on the mesh, without the padding; stacked."""
     batch = -(-batch // mesh.size) * mesh.size  # every device gets equally many
     progress = Progress(len(split), what, 'images') if what else None
     outputs = []
     for host in pipeline.eval_batches(split, batch=batch):
-        device = to_devices({'image': host['image'], 'id': host['id']}, mesh)
-        outputs.append(np.asarray(function(device['image'], device['id']))[host['valid']])
+        valid = host.pop('valid')
+        outputs.append(np.asarray(function(to_devices(host, mesh)))[valid])
         if progress:
-            progress.update(int(host['valid'].sum()))
+            progress.update(int(valid.sum()))
     return np.concatenate(outputs)
 
 
-def _leak_meter(config: ConfigDict, objective: Pretrain, setting: Setting) -> Callable:
+def _leak_meter(
+    config: ConfigDict, objective: Pretrain, setting: Setting, frozen: dict
+) -> Callable:
     """Validation losses with r kept and with r dropped: the gap is what r leaks of z0."""
     noise_key = setting.purpose('leak')
 
     @jax.jit
-    def losses(params, images, ids):
-        z0, keys = setting.frontend.encode(images), image_keys(noise_key, ids)
+    def losses(params, frozen, batch):
+        z0, keys = latent(frozen, batch), image_keys(noise_key, batch['id'])
         eps = draw_noise(keys, jnp.int32(0), z0.shape[1:])
         steps = objective.schedule.steps
         t = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 0, steps))(keys)
         flags = jnp.zeros(z0.shape[:1], bool)
-        kept = objective.losses(params, z0, t, eps, flags)
-        return jnp.stack([kept, objective.losses(params, z0, t, eps, ~flags)], -1)  # (B, 2)
+        r = objective.represent(params, frozen, batch, z0)
+        kept = objective.losses(params, r, z0, t, eps, flags)
+        return jnp.stack([kept, objective.losses(params, r, z0, t, eps, ~flags)], -1)  # (B, 2)
 
     def evaluate(params):
-        def on_batch(images, ids):
-            return losses(params, images, ids)
-
         values = map_split(
-            on_batch, setting.splits['valid'], config.classify.batch, setting.mesh
+            lambda batch: losses(params, frozen, batch), setting.splits['valid'],
+            config.classify.batch, setting.mesh,
         ).mean(0)
         if objective.encoder is None:
             return None, {'loss_dropped': values[1]}
@@ -187,12 +217,12 @@ def split_scorer(
     """
     t = np.tile(np.asarray(config.classify.t, np.int32), draws)
     scorer = make_scorer(objective.denoise, objective.schedule, t, config.classify.chunk)
-    encode = jax.jit(lambda images: setting.frontend.encode(images))
+    encode, frozen = jax.jit(latent), {'frontend': setting.frontend}
     labels, noise_key = jnp.arange(len(setting.classes)), setting.purpose('score')
 
     def score(params, split: str, what: str = '') -> np.ndarray:
-        def on_batch(images, ids):
-            return scorer(params, labels, encode(images), ids, noise_key)
+        def on_batch(batch):
+            return scorer(params, labels, encode(frozen, batch), batch['id'], noise_key)
 
         return map_split(
             on_batch, setting.splits[split], config.classify.batch, setting.mesh, what
@@ -204,7 +234,7 @@ def split_scorer(
 def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callable:
     """The tuning checkpoint's score: validation AUROC under the `inverse_sd` rule."""
     t, score = split_scorer(config, objective, setting, config.classify.select_draws)
-    labels = labels_of(setting.splits['valid'])
+    labels = setting.splits['valid'].labels()
 
     def evaluate(params):
         errors = score(params, 'valid')
@@ -215,24 +245,18 @@ def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callabl
     return evaluate
 
 
-def labels_of(split: Any) -> np.ndarray:
-    """The labels (B,) of a split in its own order."""
-    return np.array([split[i]['label'] for i in range(len(split))])
-
-
 def _class_means(
     config: ConfigDict, objective: Pretrain, params: dict, setting: Setting
 ) -> np.ndarray:
-    """The mean pooled r of each class over the labelled training split, (K, D)."""
+    """The mean pooled r of each class over the labelled training split, (K, Dr)."""
+    frozen, split = _frozen(config, setting), setting.splits['train']
 
     @jax.jit
-    def pooled(images):
-        z0 = setting.frontend.encode(images)
-        return represent(objective.encoder, params['encoder'], z0, 'pooled')
+    def pooled(params, frozen, batch):
+        return objective.represent(params, frozen, batch, latent(frozen, batch))
 
-    split = setting.splits['train']
     r = map_split(
-        lambda images, ids: pooled(images), split, config.classify.batch, setting.mesh
+        lambda batch: pooled(params, frozen, batch), split, config.classify.batch, setting.mesh
     )
-    labels = labels_of(split)
+    labels = split.labels()
     return jnp.stack([r[labels == k].mean(0) for k in range(len(setting.classes))])

@@ -5,7 +5,7 @@ state is one position, and the global order is the same for any number of hosts.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import grain
@@ -33,7 +33,26 @@ def _example(record: dict[str, Any]) -> dict[str, np.ndarray]:
             'id': id_words(record['id'])}
 
 
-class InMemory:
+class Examples:
+    """Random access to examples, dicts of arrays with label () and id (2,) uint32, and two views.
+
+    Training sees `augment`'s, new at every visit; scoring sees `plain`'s, always the same.
+    """
+
+    def labels(self) -> np.ndarray:
+        """The labels (B,) in order."""
+        return np.array([self[index]['label'] for index in range(len(self))])
+
+    def augment(self, flip: bool, shift: int) -> Callable | None:
+        """(example, rng) -> the example as a step of training sees it; None: as it is."""
+        return _Augment(flip, shift) if flip or shift else None
+
+    def plain(self, example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The example as scoring sees it."""
+        return example
+
+
+class InMemory(Examples):
     """A source decoded once: examples of dict(image (H, W, C), label (), id (2,) uint32)."""
 
     def __init__(self, source: Source):
@@ -47,8 +66,12 @@ class InMemory:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return {key: column[index] for key, column in self.columns.items()}
 
+    def labels(self) -> np.ndarray:
+        """The labels (B,) in order."""
+        return self.columns['label']
 
-class _OnDisk:
+
+class _OnDisk(Examples):
     """A source decoded at each visit."""
 
     def __init__(self, source: Source):
@@ -61,12 +84,12 @@ class _OnDisk:
         return _example(self.source[index])
 
 
-def examples(source: Source) -> InMemory | _OnDisk:
+def examples(source: Source | Examples) -> Examples:
     """The source's examples, kept decoded in memory where they fit in IN_MEMORY_BYTES.
 
     Give the result to `train_iterator` and `eval_batches` to decode a split once for both.
     """
-    if isinstance(source, InMemory | _OnDisk):
+    if isinstance(source, Examples):
         return source
     size = len(source) * source[0]['image'].nbytes if len(source) else 0
     return InMemory(source) if size <= IN_MEMORY_BYTES else _OnDisk(source)
@@ -94,15 +117,9 @@ class _Augment:
         return {**example, 'image': image}
 
 
-def _labels(source: InMemory | _OnDisk) -> np.ndarray:
-    if isinstance(source, InMemory):
-        return source.columns['label']
-    return np.array([source[index]['label'] for index in range(len(source))])
-
-
-def _balanced(source: InMemory | _OnDisk, seed: int) -> grain.MapDataset:
+def _balanced(source: Examples, seed: int) -> grain.MapDataset:
     """Every class equally often, each with its own shuffled epochs; unlabelled ones never."""
-    labels = _labels(source)
+    labels = source.labels()
     classes = []
     for label in np.unique(labels[labels >= 0]):
         members = np.flatnonzero(labels == label)
@@ -111,7 +128,7 @@ def _balanced(source: InMemory | _OnDisk, seed: int) -> grain.MapDataset:
     return grain.MapDataset.mix(classes)
 
 
-def train_iterator(source: Source, *, batch: int, seed: int, flip: bool, shift: int, balanced: bool,
+def train_iterator(source: Source | Examples, *, batch: int, seed: int, flip: bool, shift: int, balanced: bool,
                    shard_index: int, shard_count: int) -> grain.DatasetIterator:
     """Endless shuffled batches of this host's share.
 
@@ -133,8 +150,9 @@ def train_iterator(source: Source, *, batch: int, seed: int, flip: bool, shift: 
         order = _balanced(source, seed)
     else:
         order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    if flip or shift:
-        order = order.random_map(_Augment(flip, shift), seed=seed)
+    augment = source.augment(flip, shift)
+    if augment:
+        order = order.random_map(augment, seed=seed)
     shard = order[shard_index::shard_count].batch(batch)
     # Reading from memory is fastest without threads; decoding overlaps with the training step.
     threads = 0 if isinstance(source, InMemory) else 2
@@ -142,7 +160,7 @@ def train_iterator(source: Source, *, batch: int, seed: int, flip: bool, shift: 
     return iter(shard.to_iter_dataset(options))
 
 
-def eval_batches(source: Source, *, batch: int) -> Iterator[dict[str, np.ndarray]]:
+def eval_batches(source: Source | Examples, *, batch: int) -> Iterator[dict[str, np.ndarray]]:
     """Every example once, in order: image, label, id as in training, and `valid` bool (B,).
 
     The last batch is filled up with copies of its last example, marked not valid.
@@ -150,6 +168,7 @@ def eval_batches(source: Source, *, batch: int) -> Iterator[dict[str, np.ndarray
     source = examples(source)
     for start in range(0, len(source), batch):
         indices = np.arange(start, start + batch)
-        rows = [source[int(index)] for index in np.minimum(indices, len(source) - 1)]
+        rows = [source.plain(source[int(index)])
+                for index in np.minimum(indices, len(source) - 1)]
         yield {**{key: np.stack([row[key] for row in rows]) for key in rows[0]},
                'valid': indices < len(source)}

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from repdiff.data import pipeline
 from repdiff.errors import UserError
 from repdiff.files import write_atomic
 from repdiff.latents.vae import Vae
@@ -35,26 +36,30 @@ class Latents:
         self.directory = directory
         self._moments = [np.load(_file(directory, i, 'moments'), mmap_mode='r')
                          for i in range(shards)]
-        self._ids, self._labels = (
+        self._ids, self.labels = (
             np.concatenate([np.load(_file(directory, i, name)) for i in range(shards)])
             for name in ('id', 'label'))
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         index = range(len(self))[index]
         moments = np.array(self._moments[index // SHARD][index % SHARD])
-        return {'moments': moments, 'label': self._labels[index], 'id': self._ids[index]}
+        return {'moments': moments, 'label': self.labels[index], 'id': self._ids[index]}
 
 
 def draw(example: dict[str, Any], rng: np.random.Generator, flip: bool) -> dict[str, Any]:
     """A `Latents` example with `z0` (h, w, c) drawn in place of its `moments`.
 
-    With `flip`, from the mirror image with probability one half.
+    With `flip`, from the mirror image with probability one half; pixels (`image`), where the
+    example has them, are then mirrored too.
     """
     rest = dict(example)
-    mean, std = rest.pop('moments')[int(flip and rng.random() < 0.5)]
+    mirror = bool(flip and rng.random() < 0.5)
+    mean, std = rest.pop('moments')[int(mirror)]
+    if mirror and 'image' in rest:
+        rest['image'] = rest['image'][:, ::-1]
     return {'z0': mean + std * rng.standard_normal(mean.shape, np.float32), **rest}
 
 
@@ -62,6 +67,35 @@ def mean(example: dict[str, Any]) -> dict[str, Any]:
     """A `Latents` example with the image's mean as `z0`, for scoring: the same at every visit."""
     rest = dict(example)
     return {'z0': rest.pop('moments')[0, 0], **rest}
+
+
+class LatentExamples(pipeline.Examples):
+    """Cached latents as the pipeline's examples: z0 drawn in training, its mean in scoring.
+
+    With `images`, the same split's pixels, an example also carries its `image`.
+    """
+
+    def __init__(self, latents: Latents, images: Sequence[dict[str, Any]] | None):
+        self.latents, self.images = latents, images
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        example = self.latents[index]
+        return example if self.images is None else {**self.images[index], **example}
+
+    def labels(self) -> np.ndarray:
+        """The labels (B,) in order."""
+        return self.latents.labels
+
+    def augment(self, flip: bool, shift: int) -> Callable:
+        """Draws z0. No moves: there are no latents of moved images, and the config asks for none."""
+        return lambda example, rng: draw(example, rng, flip)
+
+    def plain(self, example: dict[str, Any]) -> dict[str, Any]:
+        """The mean as z0."""
+        return mean(example)
 
 
 def ensure(split: Sequence[dict[str, Any]], vae: Vae, root: str | os.PathLike, *, name: str,

@@ -9,42 +9,58 @@ from repdiff.diffusion.loss import denoising_loss
 from repdiff.diffusion.schedule import Schedule
 from repdiff.models.dit import DiT
 from repdiff.models.vit import ViT
+from repdiff.objectives.pixels import Pixels
 
 
-def represent(encoder: ViT, params, z0: jax.Array, kind: str) -> jax.Array:
-    """r = f_φ(z0) (eq. 1): `tokens` (B, N, D), or their mean, `pooled` (B, D)."""
-    patches = encoder.apply({'params': params}, z0)['patches']
-    return {'tokens': lambda: patches, 'pooled': lambda: patches.mean(1)}[kind]()
+def latent(frozen: dict, batch: dict[str, jax.Array]) -> jax.Array:
+    """z0 (B, H, W, C) of a batch: as the latent cache gave it, or the front end's of its images."""
+    return batch['z0'] if 'z0' in batch else frozen['frontend'].encode(batch['image'])
 
 
 @dataclass(frozen=True)
 class Pretrain:
     """Eq. 2 on unlabelled images, over denoiser and encoder together.
 
-    Without an encoder the denoiser is unconditional. `drop_rate` is the probability that the whole
-    r of an image is replaced by a learned null; 0 is the paper.
+    Without an encoder the denoiser is unconditional. The encoder is the paper's, on z0, or, with
+    `pixels`, DINOv2 on the images. `drop_rate` is the probability that the whole r of an image is
+    replaced by a learned null; 0 is the paper.
     """
 
     schedule: Schedule
     denoiser: DiT
     encoder: ViT | None
     drop_rate: float
+    pixels: Pixels | None = None
 
     def init(self, key: jax.Array, z0: jax.Array) -> dict:
-        """Random parameters {'denoiser', 'encoder'}; `z0` (1, H, W, C) gives the shapes."""
-        t, keys = jnp.zeros((1,), jnp.int32), jax.random.split(key)
-        if self.encoder is None:
-            return {'denoiser': self.denoiser.init(keys[0], z0, t)['params']}
-        encoder = self.encoder.init(keys[1], z0)['params']
-        r = represent(self.encoder, encoder, z0, self.denoiser.representation)
-        denoiser = self.denoiser.init(keys[0], z0, t, r, jnp.zeros((1,), bool))['params']
-        return {'denoiser': denoiser, 'encoder': encoder}
+        """Random parameters {'denoiser', 'encoder'}; `z0` (1, H, W, C) gives the shapes.
 
-    def losses(self, params, z0, t, eps, drop) -> jax.Array:
+        An encoder of pixels has none: its parameters are published ones.
+        """
+        t, keys = jnp.zeros((1,), jnp.int32), jax.random.split(key)
+        params = {'denoiser': self.denoiser.init(keys[0], z0, t)['params']}
+        if self.encoder is not None and self.pixels is None:
+            params['encoder'] = self.encoder.init(keys[1], z0)['params']
+        return params
+
+    def represent(self, params, frozen, batch, z0: jax.Array) -> jax.Array | None:
+        """r (eq. 1): `tokens` (B, N, Dr) or `pooled` (B, Dr); None without an encoder.
+
+        `pooled` is the mean of the tokens, or DINOv2's cls token. The encoder's parameters are
+        among the trained ones or among the frozen ones.
+        """
+        if self.encoder is None:
+            return None
+        weights = params['encoder'] if 'encoder' in params else frozen['encoder']
+        shown = z0 if self.pixels is None else self.pixels.show(batch['image'])
+        out = self.encoder.apply({'params': weights}, shown)
+        tokens = self.denoiser.representation == 'tokens'
+        if self.pixels is None:
+            return out['patches'] if tokens else out['patches'].mean(1)
+        return self.pixels.resample(out['patches']) if tokens else out['cls']
+
+    def losses(self, params, r, z0, t, eps, drop) -> jax.Array:
         """Per-example losses (B,) with r dropped where `drop` (B,)."""
-        r = None
-        if self.encoder is not None:
-            r = represent(self.encoder, params['encoder'], z0, self.denoiser.representation)
 
         def denoise_fn(z_t, t):
             return self.denoiser.apply({'params': params['denoiser']}, z_t, t, r, drop)
@@ -53,12 +69,13 @@ class Pretrain:
 
     def __call__(self, params, frozen, batch, key) -> tuple[jax.Array, dict]:
         """The training loss; t uniform in [0, T)."""
-        z0 = frozen['frontend'].encode(batch['image'])
+        z0 = latent(frozen, batch)
         t_key, eps_key, drop_key = jax.random.split(key, 3)
         t = jax.random.randint(t_key, z0.shape[:1], 0, self.schedule.steps)
         eps = jax.random.normal(eps_key, z0.shape)
         drop = jax.random.bernoulli(drop_key, self.drop_rate, z0.shape[:1])
-        loss = self.losses(params, z0, t, eps, drop).mean()
+        r = self.represent(params, frozen, batch, z0)
+        loss = self.losses(params, r, z0, t, eps, drop).mean()
         return loss, {'loss': loss}
 
 
@@ -88,7 +105,7 @@ class Tune:
 
     def __call__(self, params, frozen, batch, key) -> tuple[jax.Array, dict]:
         """The training loss, with the paired term where asked for."""
-        z0, label = frozen['frontend'].encode(batch['image']), batch['label']
+        z0, label = latent(frozen, batch), batch['label']
         t_key, eps_key, wrong_key = jax.random.split(key, 3)
         t = jax.random.randint(t_key, z0.shape[:1], *self.t_range)
         eps = jax.random.normal(eps_key, z0.shape)
