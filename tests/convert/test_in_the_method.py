@@ -137,7 +137,7 @@ def test_denoiser_starts_as_the_converted_dit_under_its_null_class(weights, cond
                classes=3, **published.denoiser_fields(made, 4))
     z_t, t = jax.random.normal(jax.random.key(0), (2, 8, 8, 4)), jnp.array([3, 800])
     label = jnp.full(2, 3) if conditioning == 'label' else None
-    fresh = mine.init(jax.random.key(1), z_t, t, label)['params']
+    fresh = jax.jit(mine.init)(jax.random.key(1), z_t, t, label)['params']
     start = published.denoiser_params(made, fresh)
     assert jax.tree.map(jnp.shape, start) == jax.tree.map(jnp.shape, fresh)
     wanted = DiT(**fields).apply({'params': params}, z_t, t)[..., :4]
@@ -148,7 +148,7 @@ def test_denoiser_starts_as_the_converted_dit_under_its_null_class(weights, cond
 def test_token_r_is_not_seen_by_the_patch_embedding_at_first(weights):
     made = small(weights, latents='sd_vae', kind='tokens', denoiser=True)
     objective = phases.pretrain_objective(made, (4, 4, 4))
-    fresh = objective.init(jax.random.key(0), jnp.zeros((1, 4, 4, 4)))['denoiser']
+    fresh = jax.jit(objective.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 4)))['denoiser']
     start = published.denoiser_params(made, fresh)
     assert jax.tree.map(jnp.shape, start) == jax.tree.map(jnp.shape, fresh)
     assert not start['patch_embed']['kernel'][:, :, 4:].any()
