@@ -54,7 +54,8 @@ PUBLISHED = {
     'pretrain': {'steps': 20000, 'batch': 32, 'learning_rate': 1e-4, 'ema_decay': 0.999,
                  'checkpoint_every': 2000},
     'tune': {'steps': 4000, 'batch': 32, 'learning_rate': 1e-4, 'ema_decay': 0.999,
-             'checkpoint_every': 400},
+             'checkpoint_every': 400, 't_range': (0, 1000)},
+    'classify': {'t': T_PAPER},
     'rows': ('rc_ldt', 'unconditional_ldt'),
 }
 

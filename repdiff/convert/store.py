@@ -33,12 +33,16 @@ def convert(kind: str, source: str, out: str | os.PathLike) -> dict[str, Any]:
     out = Path(out)
     if out.exists():
         raise UserError(f'{out} already exists; choose another --out, or remove it first.')
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'--out: cannot make {str(out.parent)!r}: {error.strerror}; choose another '
+                        'directory.') from None
     table = KINDS[kind]
     path = hub.locate(source, table.FILES)
     fields, params = _read(table, path)
     info = {'kind': kind, 'fields': fields, 'parameters': count(params), 'source': source,
             'sha256': weights.sha256(path), 'licence': table.LICENCE}
-    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
     try:
         temporary.chmod(0o755)

@@ -16,6 +16,9 @@ import safetensors
 
 from repdiff.errors import UserError
 
+# Loading with `weights_only` ran code before 2.6 (CVE-2025-32434) and overran memory before 2.10
+# (CVE-2026-24747).
+SAFE_TORCH = (2, 10)
 FLOATS = ('F64', 'F32', 'F16', 'BF16')
 # Where training scripts keep the weights of the file they save, in order of preference.
 NESTED = ('ema', 'model', 'state_dict')
@@ -95,6 +98,17 @@ def _torch(path: Path) -> Weights:
     except ImportError:
         raise UserError(f'{path} is a PyTorch file, which needs PyTorch to read; install it with '
                         '`pip install torch`, or pass the .safetensors file.') from None
+    if tuple(map(int, torch.__version__.split('.')[:2])) < SAFE_TORCH:
+        raise UserError(f'{path}: PyTorch {torch.__version__} can run code that a weight file '
+                        'hides; `pip install -U torch`, or pass the .safetensors file.')
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+            damaged = error
+        if damaged is not None:
+            raise UserError(f'{path} is damaged at {damaged}; fetch it again.')
     try:
         # DiT's train.py saves its arguments beside the weights: a plain bag of values, no code.
         with torch.serialization.safe_globals([argparse.Namespace]):

@@ -158,3 +158,9 @@ def test_params_come_back_to_the_bit(tmp_path):
     state = golden('dit')[0]
     _, params = converted(tmp_path, 'dit', state, HEADS)
     np.testing.assert_array_equal(params['final']['linear']['kernel'], state['proj_out_2.weight'].T)
+
+
+def test_an_out_that_cannot_be_made_is_one_sentence_before_any_reading(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='cannot make'):
+        store.convert('dinov2', str(tmp_path / 'missing.safetensors'), tmp_path / 'file' / 'out')

@@ -84,6 +84,22 @@ def test_truncated_files(tmp_path, new_format):
         refusal(path)
 
 
+def test_a_damaged_tensor_is_refused_and_not_converted(tmp_path):
+    path = tmp_path / 'weights.pth'
+    torch.save({'a': torch.zeros(1000)}, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(bytes(2000)) + 1000] ^= 1
+    path.write_bytes(bytes(data))
+    assert 'is damaged at' in refusal(path)
+
+
+def test_a_pytorch_that_can_run_hidden_code_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / 'weights.pth'
+    torch.save({'a': torch.zeros(2)}, path)
+    monkeypatch.setattr(torch, '__version__', '2.5.1+cpu')
+    assert 'pip install -U torch' in refusal(path)
+
+
 @pytest.mark.parametrize('content', [{'a': 1}, [torch.zeros(1)], {}, torch.zeros(3),
                                      {'a': {'b': torch.zeros(1)}}])
 def test_files_without_a_table_of_tensors(tmp_path, content):
