@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -252,15 +252,26 @@ def _record(item: Slice, context: Context) -> Record:
         raw={item.id: raw.id, item.patient: raw.patient, item.facility: raw.facility})
 
 
-def previews(paths: Sequence[Path], settings: DataSettings) -> Iterator[tuple[np.ndarray, ...]]:
-    """The middle slices of up to _PREVIEWS files, evenly spaced: without and with the head mask."""
+def previews(paths: Sequence[Path], context: Context, skipped: Collection[str]) \
+        -> Iterator[tuple[np.ndarray, ...]]:
+    """The middle slices of up to _PREVIEWS files, evenly spaced: without and with the head mask.
+
+    Args:
+      skipped: files, below the root, of which something was left out: none of these is shown.
+    """
+    settings, root = context.settings, root_of(context.settings.source)
     plain = dataclasses.replace(settings, head_mask=False, crop=False)
-    for place in np.linspace(0, len(paths) - 1, min(_PREVIEWS, len(paths))):
-        path, root = paths[round(place)], root_of(settings.source)
-        for job in file_jobs([path], root, lambda source, remark: None):
-            if isinstance(job, Job):
-                items = [item for item in _read(job, settings, lambda source, remark: None)
-                         if isinstance(item, Slice)]
-                for item in items[len(items) // 2:][:1]:
-                    chosen = chosen_windows(item, None, settings)
-                    yield render(item, chosen, plain), render(item, chosen, settings)
+    kept = [path for path in paths if below(str(path), root) not in skipped]
+    for place in np.linspace(0, len(kept) - 1, min(_PREVIEWS, len(kept))):
+        for job in file_jobs([kept[round(place)]], root, lambda source, remark: None):
+            items = [item for item in _read(job, settings, lambda source, remark: None)
+                     if isinstance(item, Slice)] if isinstance(job, Job) else []
+            for item in items[len(items) // 2:][:1]:
+                item = dataclasses.replace(item, source=below(item.source, root))
+                try:
+                    item, row = labelled(item, context)
+                    chosen = chosen_windows(item, row, settings)
+                    pair = render(item, chosen, plain), render(item, chosen, settings)
+                except Refused:
+                    continue
+                yield pair

@@ -144,7 +144,9 @@ class _Preparation:
             beside[earlier.MEMORY] = earlier.memory(
                 self.settings, self.paths, self.root, found, where,
                 {item.source for item in self.skipped}, windows, self.hasher)
-            pairs = list(jobs.previews(self.paths, self.settings)) if preview else []
+            pairs = list(jobs.previews(
+                self.paths, Context(self.settings, self.table, self.hasher),
+                {item.source for item in self.skipped})) if preview else []
             beside['prepare.html'] = page.render(self.spool, where, info, pairs)
         chosen = {name: _stored(self.spool, where, name) for name in SPLITS if name in where}
         return records.write(chosen, out, info, beside)
