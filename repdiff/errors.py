@@ -35,7 +35,7 @@ def check_writable(path: str | os.PathLike, what: str) -> None:
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turns a `UserError`, or a disk that refuses writing, into its one sentence and exit code 2."""
+    """Turns a `UserError`, or a disk that refuses writing, into one sentence and exit code 2."""
     try:
         yield
     except UserError as error:

@@ -15,6 +15,7 @@ from repdiff.data.render import render
 from repdiff.data.settings import SIMULATED, TFDS, DataSettings
 from repdiff.data.slices import SPLITS, Skipped, Slice
 from repdiff.errors import UserError
+from repdiff.progress import Progress
 
 _PREVIEWS = 48  # slices shown before and after
 _CHUNK = 32  # slices or pictures of a job: enough to outweigh the call
@@ -134,11 +135,13 @@ def file_jobs(paths: Iterable[Path], root: Path, note: Callable[[str, str], None
         -> Iterator[Job | Skipped]:
     """One job a chunk of pictures, a volume, an array or a DICOM series; the rest is Skipped."""
     chunk: list[Path] = []
+    seen: list[Path] = []
     scans: list[Path] = []
     for path in paths:
         kind = kind_of(path)
         if kind == 'pictures':
             chunk.append(path)
+            seen.append(path)
             if len(chunk) == _CHUNK:
                 yield Job(kind, tuple(chunk), len(chunk))
                 chunk = []
@@ -150,9 +153,21 @@ def file_jobs(paths: Iterable[Path], root: Path, note: Callable[[str, str], None
             yield Skipped(str(path), 'is no DICOM, NIfTI, NumPy, PNG, JPEG or TIFF file.')
     if chunk:
         yield Job('pictures', tuple(chunk), len(chunk))
-    for series in dicom.scan(scans, root=root, note=note) if scans else ():
+    if seen:
+        note(str(seen[0]), f'no picture says whether text is burned in ({len(seen):,} in all): '
+             'look at the contact sheet for burned-in text')
+    for series in dicom.scan(_watched(scans), root=root, note=note) if scans else ():
         yield (series if isinstance(series, Skipped)
                else Job('dicom', series, len(series.entries)))
+
+
+def _watched(scans: Sequence[Path]) -> Iterator[Path]:
+    """The files, with the progress of whoever takes them; few are no wait worth a line."""
+    progress = Progress(len(scans), 'reading DICOM headers', 'files')
+    for path in scans:
+        yield path
+        if len(scans) > _CHUNK:
+            progress.update()
 
 
 def files_in(job: Job) -> tuple[Path, ...]:
