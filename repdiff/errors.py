@@ -2,20 +2,40 @@
 
 import contextlib
 import errno
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 # Errors by which a file system refuses to write.
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
+            errno.ENAMETOOLONG)
 
 
 class UserError(Exception):
     """Bad input. The message is one sentence: which file or key, what is wrong, and the mend."""
 
 
+def check_writable(path: str | os.PathLike, what: str) -> None:
+    """Makes the directory that `path` is to lie in, and tries to write there, before any work.
+
+    Raises: UserError where that fails; `what` names the file in it, such as "salt file".
+    """
+    parent = Path(path).absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        why = ('a part of its path is a file' if isinstance(
+            error, FileExistsError | NotADirectoryError) else error.strerror)
+        raise UserError(f'the {what} {str(path)!r} cannot be written ({why}); choose another '
+                        'place.') from None
+
+
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turns a `UserError`, or a disk that refuses writing, into its one sentence and exit code 2."""
+    """Turns a `UserError`, or a disk that refuses writing, into one sentence and exit code 2."""
     try:
         yield
     except UserError as error:

@@ -3,13 +3,14 @@
 import dataclasses
 import hashlib
 import hmac
+import json
 import os
 import re
 import secrets
 from pathlib import Path
 
 from repdiff.data.slices import Skipped, Slice
-from repdiff.errors import UserError
+from repdiff.errors import UserError, check_writable
 from repdiff.files import write_atomic, write_json
 
 _MIN_SALT_BYTES = 16
@@ -52,11 +53,13 @@ def read_salt(path: str | os.PathLike, *, outside: str | os.PathLike) -> bytes:
       outside: the dataset directory, which the salt must not travel with.
 
     Raises:
-      UserError: the file lies inside the dataset, is not a file, or holds too little.
+      UserError: the file lies inside the dataset, cannot be made, is not a file, or holds too
+        little.
     """
     path = Path(path)
     _check_outside(path, outside, 'salt file')
     if not path.exists():
+        check_writable(path, 'salt file')
         write_atomic(path, secrets.token_hex(32) + '\n')
         os.chmod(path, 0o600)
     try:
@@ -112,6 +115,26 @@ def scrub(message: str, *, secret: tuple[str, ...] = ()) -> str:
     for pattern in (_QUOTED, _PATH, _FILE, _PERSON, _NUMBER):
         message = pattern.sub('[removed]', message)
     return message
+
+
+def read_mapping(path: str | os.PathLike) -> dict[str, str]:
+    """The private table as it is so far, empty where there is none yet.
+
+    Raises:
+      UserError: the file is not such a table, or cannot be written.
+    """
+    path = Path(path)
+    check_writable(path, 'private mapping')
+    if not path.exists():
+        return {}
+    try:
+        names = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        names = None
+    if not isinstance(names, dict):
+        raise UserError(f'the private mapping {str(path)!r} exists and is no table of names in '
+                        'JSON; choose another file, or remove it.')
+    return names
 
 
 def write_mapping(

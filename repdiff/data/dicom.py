@@ -20,7 +20,7 @@ _TILT = 0.5  # degrees; below is rounding
 _TAGS = (
     'SOPInstanceUID', 'SeriesInstanceUID', 'ImageOrientationPatient', 'ImagePositionPatient',
     'InstanceNumber', 'GantryDetectorTilt', 'SharedFunctionalGroupsSequence',
-    'PerFrameFunctionalGroupsSequence',
+    'PerFrameFunctionalGroupsSequence', 'BurnedInAnnotation',
 )  # fmt: skip
 
 
@@ -35,6 +35,7 @@ class Entry:
       normal: of the first slice, to the head, (3,), or None.
       along: where the position falls on the normal, mm; the file number without one.
       tilt: of the gantry, degrees.
+      told: the header says whether there is burned-in text.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Entry:
     normal: np.ndarray | None
     along: float
     tilt: float
+    told: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,10 @@ def read(
 def scan(
     paths: Iterable[str | os.PathLike], *, root: str | os.PathLike, note: Note
 ) -> Iterator[Series | Skipped]:
-    """Reads headers only and groups the files by series; arguments as of `read`."""
+    """Reads headers only and groups the files by series; arguments as of `read`.
+
+    One remark names the first file whose header does not say whether text is burned in, for all.
+    """
     groups: dict[str, list[Entry]] = {}
     seen: dict[str, Path] = {}
     for path in map(Path, paths):
@@ -104,6 +109,10 @@ def scan(
             continue
         seen[entry.name] = path
         groups.setdefault(key, []).append(entry)
+    untold = [str(entry.path) for entries in groups.values() for entry in entries if not entry.told]
+    if untold:
+        note(untold[0], f'does not say whether text is burned in ({len(untold):,} DICOM files in '
+             'all): look at the contact sheet for burned-in text')
     for entries in groups.values():
         entries.sort(key=lambda entry: (entry.along, entry.name))
         _note_tilt(entries, note)
@@ -166,7 +175,8 @@ def _entry(path: Path, root: Path) -> tuple[str, Entry]:
         if normal is not None and position is not None:
             along = float(position @ normal)
         tilt = float(dataset.get('GantryDetectorTilt') or 0)
-    return series, Entry(path, name, position, normal, along, tilt)
+        told = bool(dataset.get('BurnedInAnnotation'))
+    return series, Entry(path, name, position, normal, along, tilt, told)
 
 
 def _note_tilt(entries: Sequence[Entry], note: Note) -> None:

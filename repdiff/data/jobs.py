@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from repdiff.data.render import render
 from repdiff.data.settings import SIMULATED, TFDS, DataSettings
 from repdiff.data.slices import SPLITS, Skipped, Slice
 from repdiff.errors import UserError
+from repdiff.progress import Progress
 
 _PREVIEWS = 48  # slices shown before and after
 _CHUNK = 32  # slices or pictures of a job: enough to outweigh the call
@@ -134,11 +135,13 @@ def file_jobs(paths: Iterable[Path], root: Path, note: Callable[[str, str], None
         -> Iterator[Job | Skipped]:
     """One job a chunk of pictures, a volume, an array or a DICOM series; the rest is Skipped."""
     chunk: list[Path] = []
+    seen: list[Path] = []
     scans: list[Path] = []
     for path in paths:
         kind = kind_of(path)
         if kind == 'pictures':
             chunk.append(path)
+            seen.append(path)
             if len(chunk) == _CHUNK:
                 yield Job(kind, tuple(chunk), len(chunk))
                 chunk = []
@@ -150,9 +153,21 @@ def file_jobs(paths: Iterable[Path], root: Path, note: Callable[[str, str], None
             yield Skipped(str(path), 'is no DICOM, NIfTI, NumPy, PNG, JPEG or TIFF file.')
     if chunk:
         yield Job('pictures', tuple(chunk), len(chunk))
-    for series in dicom.scan(scans, root=root, note=note) if scans else ():
+    if seen:
+        note(str(seen[0]), f'no picture says whether text is burned in ({len(seen):,} in all): '
+             'look at the contact sheet for burned-in text')
+    for series in dicom.scan(_watched(scans), root=root, note=note) if scans else ():
         yield (series if isinstance(series, Skipped)
                else Job('dicom', series, len(series.entries)))
+
+
+def _watched(scans: Sequence[Path]) -> Iterator[Path]:
+    """The files, with the progress of whoever takes them; few are no wait worth a line."""
+    progress = Progress(len(scans), 'reading DICOM headers', 'files')
+    for path in scans:
+        yield path
+        if len(scans) > _CHUNK:
+            progress.update()
 
 
 def files_in(job: Job) -> tuple[Path, ...]:
@@ -252,15 +267,26 @@ def _record(item: Slice, context: Context) -> Record:
         raw={item.id: raw.id, item.patient: raw.patient, item.facility: raw.facility})
 
 
-def previews(paths: Sequence[Path], settings: DataSettings) -> Iterator[tuple[np.ndarray, ...]]:
-    """The middle slices of up to _PREVIEWS files, evenly spaced: without and with the head mask."""
+def previews(paths: Sequence[Path], context: Context, skipped: Collection[str]) \
+        -> Iterator[tuple[np.ndarray, ...]]:
+    """The middle slices of up to _PREVIEWS files, evenly spaced: without and with the head mask.
+
+    Args:
+      skipped: files, below the root, of which something was left out: none of these is shown.
+    """
+    settings, root = context.settings, root_of(context.settings.source)
     plain = dataclasses.replace(settings, head_mask=False, crop=False)
-    for place in np.linspace(0, len(paths) - 1, min(_PREVIEWS, len(paths))):
-        path, root = paths[round(place)], root_of(settings.source)
-        for job in file_jobs([path], root, lambda source, remark: None):
-            if isinstance(job, Job):
-                items = [item for item in _read(job, settings, lambda source, remark: None)
-                         if isinstance(item, Slice)]
-                for item in items[len(items) // 2:][:1]:
-                    chosen = chosen_windows(item, None, settings)
-                    yield render(item, chosen, plain), render(item, chosen, settings)
+    kept = [path for path in paths if below(str(path), root) not in skipped]
+    for place in np.linspace(0, len(kept) - 1, min(_PREVIEWS, len(kept))):
+        for job in file_jobs([kept[round(place)]], root, lambda source, remark: None):
+            items = [item for item in _read(job, settings, lambda source, remark: None)
+                     if isinstance(item, Slice)] if isinstance(job, Job) else []
+            for item in items[len(items) // 2:][:1]:
+                item = dataclasses.replace(item, source=below(item.source, root))
+                try:
+                    item, row = labelled(item, context)
+                    chosen = chosen_windows(item, row, settings)
+                    pair = render(item, chosen, plain), render(item, chosen, settings)
+                except Refused:
+                    continue
+                yield pair

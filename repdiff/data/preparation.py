@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from repdiff.data.jobs import Context, Job, Note, Record
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.data.slices import SPLITS, Skipped
 from repdiff.data.spool import Spool
-from repdiff.errors import UserError
+from repdiff.errors import UserError, check_writable
 from repdiff.progress import Progress
 
 
@@ -36,7 +35,9 @@ def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int, 
 
     Raises: UserError on anything wrong with the source, the labels or the splits.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out, 'data set')
+    if mapping is not None:
+        deidentify.read_mapping(mapping)
     with tempfile.TemporaryFile(dir=out.parent) as file:
         made = _Preparation(settings, salt, Spool(file), strict)
         made.begin(earlier_at)
@@ -144,7 +145,9 @@ class _Preparation:
             beside[earlier.MEMORY] = earlier.memory(
                 self.settings, self.paths, self.root, found, where,
                 {item.source for item in self.skipped}, windows, self.hasher)
-            pairs = list(jobs.previews(self.paths, self.settings)) if preview else []
+            pairs = list(jobs.previews(
+                self.paths, Context(self.settings, self.table, self.hasher),
+                {item.source for item in self.skipped})) if preview else []
             beside['prepare.html'] = page.render(self.spool, where, info, pairs)
         chosen = {name: _stored(self.spool, where, name) for name in SPLITS if name in where}
         return records.write(chosen, out, info, beside)
@@ -152,7 +155,7 @@ class _Preparation:
 
     def write_mapping(self, path: Path, out: Path) -> None:
         """Adds what the hidden names stand for to the owner's private table."""
-        names = json.loads(path.read_text()) if path.exists() else {}
+        names = deidentify.read_mapping(path)
         for record in self.spool.records:
             names |= record.raw
         for source in {*(record.source for record in self.spool.records),

@@ -41,7 +41,7 @@ def dicom(stored: np.ndarray, **tags) -> Dataset:
     dataset.Modality, dataset.ImageType = 'CT', ['ORIGINAL', 'PRIMARY', 'AXIAL']
     dataset.PatientName, dataset.PatientID = 'DOE^JANE', 'MRN-771034'
     dataset.InstitutionName = 'Saint Elsewhere'
-    dataset.InstanceNumber = 1
+    dataset.InstanceNumber, dataset.BurnedInAnnotation = 1, 'NO'
     dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     dataset.ImagePositionPatient = [-120, -130, 40]
     dataset.PixelSpacing = [0.5, 0.5]

@@ -228,6 +228,17 @@ def test_burned_in_text_and_missing_patient_are_noted(tmp_path):
     assert any('burned-in' in note for note in notes) and any('PatientID' in note for note in notes)
 
 
+def test_files_that_do_not_tell_of_burned_in_text_are_noted_once(tmp_path):
+    paths = [ct_files.save(ct_files.dicom(
+        STORED + number, BurnedInAnnotation=told, SeriesInstanceUID=f'1.2.{number % 2}',
+        ImagePositionPatient=[0, 0, number]), tmp_path / f'{number}.dcm')
+        for number, told in enumerate(('NO', None, '', None))]
+    items, notes = read(paths, tmp_path)
+    assert len(items) == 4 and notes == [
+        'does not say whether text is burned in (3 DICOM files in all): look at the contact sheet '
+        'for burned-in text']
+
+
 def test_gantry_tilt_is_noted_from_the_tag_or_the_positions(tmp_path):
     _, notes = read_one(ct_files.dicom(STORED, GantryDetectorTilt=-15), tmp_path)
     assert notes == ['gantry tilt of 15.0 degrees; slices are kept as acquired']

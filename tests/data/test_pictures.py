@@ -43,6 +43,28 @@ def test_sixteen_bits_are_scaled(tmp_path):
     np.testing.assert_array_equal(one(tmp_path / 'a.png').pixels, GREY)
 
 
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+@pytest.mark.parametrize(('low', 'high', 'words'), [
+    (0, 4095, 'values up to 4095 in 16 bits, so its white is unknown'),
+    (0, 4096, None), (4096, 65535, None)])
+def test_sixteen_bits_of_unknown_range_are_refused(tmp_path, suffix, low, high, words):
+    Image.fromarray(np.array([[low, high]], np.uint16)).save(tmp_path / f'a.{suffix}')
+    item = one(tmp_path / f'a.{suffix}')
+    if words is None:
+        np.testing.assert_array_equal(item.pixels, [[low // 256, high // 256]])
+    else:
+        assert isinstance(item, Skipped) and words in item.reason
+
+
+@pytest.mark.parametrize(('low', 'high', 'words'), [
+    (-1024, 40000, 'values down to -1024, as HU do; save CT as NIfTI or NumPy'),
+    (0, 70000, 'values up to 70000, more than 16 bits')])
+def test_integers_beyond_sixteen_bits_are_refused(tmp_path, low, high, words):
+    Image.fromarray(np.array([[low, high]], np.int32)).save(tmp_path / 'a.tif')
+    item = one(tmp_path / 'a.tif')
+    assert isinstance(item, Skipped) and words in item.reason
+
+
 def test_bad_files_have_reasons(tmp_path):
     (tmp_path / 'empty.png').write_bytes(b'')
     (tmp_path / 'text.jpg').write_text('not a picture')
