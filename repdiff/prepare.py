@@ -72,9 +72,12 @@ def parser() -> argparse.ArgumentParser:
     add('--salt-file', type=Path, default=Path(config.base().cache).expanduser() / 'salt',
         help='secret of the hashes that hide names; made where it is not there (%(default)s)')
     add('--mapping', type=Path, metavar='FILE',
-        help='write a private table of what the hidden names stand for; keep it to yourself')
+        help='write a private table of what the hidden names stand for, also those of an error; '
+        'keep it to yourself')
     add('--preview', action='store_true', help='show slices before and after in prepare.html')
-    add('--strict', action='store_true', help='make the first file that cannot be used an error')
+    add('--strict', action='store_true',
+        help='make the first file or slice that cannot be used an error, but for files of another '
+        'kind, such as a README')
     add('--processes', type=int, default=workers.cores(), help='that read at once (%(default)s)')
     return made
 

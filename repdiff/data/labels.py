@@ -218,6 +218,7 @@ def _build(
         values = {cells[inputs[0]] for _, cells in rows} - {''}
         names = tuple(sorted(values)) if classes == 'auto' else tuple(classes)
     table: dict[str, Row] = {}
+    first: dict[str, int] = {}
     for number, cells in rows:
         at = f'row {number} of {source!r}'
         row = _row(at, cells, columns, markers, _label(at, cells, parsed, classes, names))
@@ -225,7 +226,10 @@ def _build(
             raise UserError(f'{at} has an empty {columns.key or columns.patient!r}; fill it in.')
         for name in (row.key, *cells.get(label_formats.ALIASES, '').split('\t')):
             if name and table.setdefault(name, row) is not row:
-                raise UserError(f'{at} repeats {name!r}; keep one row for each.')
+                # A patient's name stays out of messages, which end up in logs.
+                what = repr(name) if columns.key else f'the patient of row {first[name]}'
+                raise UserError(f'{at} repeats {what}; keep one row for each.')
+            first[name] = number
     if not table:
         raise UserError(f'label file {source!r} has no rows below its header.')
     return Table(names, markers, not columns.key, table)

@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from repdiff.data import (deidentify, earlier, jobs, labels, named, page, phantom, placing, records,
-                          splits, tables, workers)
+from repdiff.data import (deidentify, earlier, jobs, labels, named, page, phantom, pictures, placing,
+                          records, splits, tables, windows, workers)
 from repdiff.data.jobs import Context, Job, Note, Record
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.data.slices import SPLITS, Skipped
@@ -16,6 +16,8 @@ from repdiff.errors import UserError, check_writable
 from repdiff.progress import Progress
 
 
+_OF_DICOM = ('.dcm', '.ima')  # a file of these names that is no DICOM is damaged
+_REPEATED = 'repeats the image of another file, by its SOPInstanceUID.'  # as `dicom.scan` says
 _DIED = 'ended the process that read it, or its neighbours; there may be too little memory.'
 
 
@@ -24,7 +26,8 @@ def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int, 
     """Prepares a data set at `out`, whole or not at all, with its page where the source is files.
 
     Args:
-      strict: makes the first file that cannot be used an error.
+      strict: makes the first file or slice that cannot be used an error; files of another kind,
+        such as a README, are left out all the same.
       processes: how many read the source.
       preview: shows slices before and after on the page.
       salt: of the hashes that hide names; None where `settings.deidentify` is False.
@@ -33,16 +36,23 @@ def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int, 
       mapping: file of the private table hidden name -> raw name, added to where it exists; None
         keeps no table.
 
-    Raises: UserError on anything wrong with the source, the labels or the splits.
+    Raises: UserError on anything wrong with the source, the labels or the splits; it names medical
+      files by their hashes where names are hidden, and `mapping` then tells which they are.
     """
     check_writable(out, 'data set')
     if mapping is not None:
         deidentify.read_mapping(mapping)
     with tempfile.TemporaryFile(dir=out.parent) as file:
         made = _Preparation(settings, salt, Spool(file), strict)
-        made.begin(earlier_at)
-        made.read(processes)
-        dataset = made.write(out, preview)
+        try:
+            made.begin(earlier_at)
+            made.read(processes)
+            dataset = made.write(out, preview)
+        except UserError as error:
+            told = made.told(error)
+            if mapping is not None and told is not error:
+                made.write_mapping(mapping, out)
+            raise told from None
         if mapping is not None:
             made.write_mapping(mapping, out)
         return dataset
@@ -64,6 +74,8 @@ class _Preparation:
         self.notes: list[Note] = []
         self.reused: set[str] = set()
         self._names: dict[str, str] = {}
+        self._repeated: set[str] = set()
+        self._told: dict[str, str] = {}
 
     def begin(self, earlier_at: Path | None) -> None:
         """Takes over what an earlier data set has, and plans the jobs for the rest."""
@@ -79,8 +91,12 @@ class _Preparation:
         for each in jobs.file_jobs(unread, self.root, self._note):
             if isinstance(each, Job):
                 self.jobs.append(each)
+                continue
+            item, path = Skipped(jobs.below(each.source, self.root), each.reason), Path(each.source)
+            if path.suffix.lower() in _OF_DICOM or jobs.kind_of(path):
+                self._leave_out(item)
             else:  # a file of another kind, such as a README, is no trouble
-                self.skipped.append(Skipped(jobs.below(each.source, self.root), each.reason))
+                self.skipped.append(item)
 
     def _reuse(self, path: Path) -> bool:
         known = self.earlier.reuse(path, self.root) if self.earlier else None
@@ -92,9 +108,22 @@ class _Preparation:
     def _note(self, source: str, remark: str) -> None:
         self.notes.append(Note(jobs.below(source, self.root), remark))
 
+    def _leave_out(self, item: Skipped) -> None:
+        """Lists a file, or a slice of one, that cannot be used; where strict, that is an error."""
+        self.skipped.append(item)
+        if self.strict:
+            raise UserError(f'file {item.source!r} {deidentify.scrub(item.reason)}')
+
     def _add(self, record: Record) -> None:
         other = self._names.setdefault(record.id, record.source)
         if other != record.source:
+            kinds = {jobs.kind_of(self.root / source) for source in (other, record.source)}
+            if other in self.reused and kinds == {'dicom'}:
+                # The scan for repeated images does not see the files that are not read again.
+                if record.source not in self._repeated:
+                    self._repeated.add(record.source)
+                    self._leave_out(Skipped(record.source, _REPEATED))
+                return
             raise UserError(f'files {other!r} and {record.source!r} give the same image name '
                             f'{record.id!r}; rename or remove one.')
         self.spool.add(record)
@@ -114,9 +143,7 @@ class _Preparation:
                 elif isinstance(item, Note):
                     self.notes.append(item)
                 else:
-                    if self.strict:
-                        raise UserError(f'file {item.source!r} {deidentify.scrub(item.reason)}')
-                    self.skipped.append(item)
+                    self._leave_out(item)
             progress.update(job.size)
         if not self.spool.records:
             why = (f'; file {self.skipped[0].source!r} {deidentify.scrub(self.skipped[0].reason)}'
@@ -130,9 +157,10 @@ class _Preparation:
         classes, markers = _meaning(self.settings, self.table)
         kept = self.earlier.kept if self.earlier else {}
         where, left_out = placing.place(found, self.settings, self.hasher, kept)
-        self.skipped += left_out
+        for item in left_out:
+            self._leave_out(item)
         _check(found, where, classes)
-        info = _info(self.settings, self.spool, where, classes, markers)
+        info = _info(self.settings, self.spool, where, classes, markers, self.hasher)
         info['skipped'] = [_hidden(item.source, 'reason', item.reason, self.hasher)
                            for item in self.skipped]
         info['notes'] = [_hidden(item.source, 'remark', item.remark, self.hasher)
@@ -140,11 +168,11 @@ class _Preparation:
         beside: dict[str, str] = {}
         if self.of_files:
             info['notes'] += self.earlier.remarks(self.reused) if self.earlier else []
-            windows = {earlier.hidden('row', row.key, self.hasher): row.window
+            of_rows = {earlier.hidden('row', row.key, self.hasher): row.window
                        for row in dict.fromkeys(self.table.rows.values()) if row.window}
             beside[earlier.MEMORY] = earlier.memory(
                 self.settings, self.paths, self.root, found, where,
-                {item.source for item in self.skipped}, windows, self.hasher)
+                {item.source for item in self.skipped}, of_rows, self.hasher)
             pairs = list(jobs.previews(
                 self.paths, Context(self.settings, self.table, self.hasher),
                 {item.source for item in self.skipped})) if preview else []
@@ -152,10 +180,31 @@ class _Preparation:
         chosen = {name: _stored(self.spool, where, name) for name in SPLITS if name in where}
         return records.write(chosen, out, info, beside)
 
+    def told(self, error: UserError) -> UserError:
+        """The error as it may be printed: medical files by their hashes, where names are hidden.
+
+        Pictures are named as the label file, which says whose they are, names them.
+        """
+        if self.hasher is None:
+            return error
+        words = str(error)
+        for path in self.paths:
+            source = jobs.below(str(path), self.root)
+            if repr(source) in words and not pictures.is_picture(path):
+                hidden = self.hasher.name('file', source)
+                words = words.replace(repr(source), repr(hidden))
+                self._told[hidden] = source
+        if not self._told:
+            return error
+        return UserError(f'{words.removesuffix(".")} (repdiff.prepare --mapping tells which).')
 
     def write_mapping(self, path: Path, out: Path) -> None:
         """Adds what the hidden names stand for to the owner's private table."""
         names = deidentify.read_mapping(path)
+        names |= self._told
+        names |= {earlier.hidden('facility', facility, self.hasher): facility
+                  for facility in windows.parse_facilities(self.settings.window)
+                  if facility != windows.OTHERS}
         for record in self.spool.records:
             names |= record.raw
         for source in {*(record.source for record in self.spool.records),
@@ -196,7 +245,8 @@ def _check(found: Sequence[Record], where: Sequence[str | None], classes: Sequen
 
 
 def _info(settings: DataSettings, spool: Spool, where: Sequence[str | None],
-          classes: Sequence[str], markers: Sequence[str]) -> dict:
+          classes: Sequence[str], markers: Sequence[str],
+          hasher: deidentify.Hasher | None) -> dict:
     """What `prepare.json` says, but for the splits and what was skipped or remarked."""
     made = dataclasses.asdict(settings)
     content = hashlib.sha256()
@@ -205,6 +255,8 @@ def _info(settings: DataSettings, spool: Spool, where: Sequence[str | None],
                              record.markers, record.content, place)).encode())
     shown = {key: made[key] for key in ('label_format', 'label', 'window', 'head_mask', 'crop',
                                         'fractions', 'seed', 'deidentify', 'simulated')}
+    shown['window'] = windows.rename(
+        settings.window, lambda facility: earlier.hidden('facility', facility, hasher))
     return {
         'name': settings.name,
         'simulated': settings.source == SIMULATED,

@@ -1,7 +1,7 @@
 """Hounsfield units to grey: named or numeric windows, one to three channels, per facility."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -75,6 +75,18 @@ def parse_facilities(text: str) -> dict[str, tuple[Window, ...]]:
             f'windows {text!r} give facilities different numbers of channels; give all the same.'
         )
     return mapping
+
+
+def rename(text: str, name: Callable[[str], str]) -> str:
+    """The windows `text` with each facility, but `*`, named as `name` does."""
+    if '=' not in text:
+        return text
+    entries = []
+    for entry in text.split(','):
+        facility, _, windows = entry.rpartition('=')
+        facility = facility.strip()
+        entries.append(f'{facility if facility == OTHERS else name(facility)}={windows.strip()}')
+    return ','.join(entries)
 
 
 def of_facility(

@@ -140,6 +140,13 @@ def test_bad_tables_are_one_clear_sentence(tmp_path, text, options, words):
     assert '\n' not in str(error.value)
 
 
+def test_a_repeated_patient_is_told_by_row_numbers(tmp_path):
+    with pytest.raises(UserError, match='row 4 of .* repeats the patient of row 2;') as error:
+        read(tmp_path, 'patient,y\nMRN-771,1\nMRN-772,0\nMRN-771,0\n', label='y',
+             patient='patient')  # fmt: skip
+    assert 'MRN' not in str(error.value)
+
+
 def test_missing_and_foreign_files(tmp_path):
     (tmp_path / 'labels.csv').write_bytes(b'file,y\n\xff\xfe,1\n')
     for path, words in ((tmp_path / 'none.csv', 'cannot read'), (tmp_path / 'labels.csv', 'UTF-8')):

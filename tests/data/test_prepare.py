@@ -158,6 +158,28 @@ def test_skipped_files_are_listed_or_errors(tmp_path, source):
         run(tmp_path, '--strict')
 
 
+@pytest.mark.parametrize(('change', 'options', 'words'), [
+    (lambda line: line.replace('00_0.png,Secret00,Clinic0,0,', '00_0.png,Secret00,Clinic0,,'), (),
+     "'slices/00_0.png' has no label, which (train|valid|test) needs"),
+    (lambda line: line.removesuffix('train') if '00_0' in line else line, ('--split-column=split',),
+     "'slices/00_0.png' has no split in the label file")])
+def test_strict_refuses_a_slice_of_no_use(tmp_path, source, change, options, words):
+    (source / 'README.md').write_text('of another kind')
+    options = ('--label=label', *options)
+    run(tmp_path, *options, '--strict')
+    edit(source, lambda lines: list(map(change, lines)))
+    assert len(run(tmp_path, *options).info['skipped']) == 2
+    with pytest.raises(UserError, match=words):
+        run(tmp_path, *options, '--strict')
+
+
+def test_strict_pretrains_on_patients_without_labels(tmp_path, source):
+    edit(source, lambda lines: [
+        line.replace(',0,0,0,', ',,0,0,').replace(',0,1,0,', ',,1,0,')
+        if 'Secret00' in line else line for line in lines])
+    assert run(tmp_path, '--strict').info['splits']['pretrain']['patients'] == 1
+
+
 def drop_column(name):
     def change(lines):
         at = lines[0].split(',').index(name)

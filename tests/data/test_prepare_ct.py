@@ -1,6 +1,7 @@
 """Real CT formats through the prepare command: HU, windows, labels of patients, no names."""
 
 import json
+import re
 
 import ct_files
 import numpy as np
@@ -81,13 +82,94 @@ def test_nobody_is_named_in_any_byte(tmp_path, source, capfd):
     broken = source / 'ward7' / 'DOE_0' / '1.dcm'
     broken.write_bytes(broken.read_bytes()[:900])
     (source / 'ward7' / 'DOE^JOHN.txt').write_text('19500101')
-    dataset = run(tmp_path, '--preview')
+    dataset = run(tmp_path, '--preview', '--window=Saint Elsewhere=bone,*=brain')
     assert len(dataset.info['skipped']) == 2
     said = capfd.readouterr()
     outputs = [path.read_bytes() for path in (tmp_path / 'out').rglob('*') if path.is_file()]
     for content in (*outputs, said.out.encode(), said.err.encode()):
         for name in PLANTED:
             assert name.encode() not in content
+
+
+def test_the_facilities_of_windows_are_hidden_as_those_of_images(tmp_path, source):
+    options = ('--window=Saint Elsewhere=bone, Beta Clinic = 40/80,*=brain',
+               f'--mapping={tmp_path / "private.json"}')
+    dataset = run(tmp_path, *options)
+    raw = json.loads((tmp_path / 'private.json').read_text())
+    shown = dataset.info['settings']['window']
+    keys = list(windows.parse_facilities(shown))
+    assert keys[2] == '*' and [raw[key] for key in keys[:2]] == ['Saint Elsewhere', 'Beta Clinic']
+    assert keys[0] == everything(dataset)[0]['facility']
+    assert shown in (tmp_path / 'out' / 'prepare.html').read_text()
+    kept = run(tmp_path, *options, '--keep-names').info['settings']['window']
+    assert list(windows.parse_facilities(kept)) == ['Saint Elsewhere', 'Beta Clinic', '*']
+
+
+def test_a_repeated_image_is_left_out_in_every_run(tmp_path, source):
+    first = source / 'ward7' / 'DOE_0' / '0.dcm'
+    first.with_name('9.dcm').write_bytes(first.read_bytes())
+    one, two = run(tmp_path), run(tmp_path)
+    assert [item['reason'] for item in one.info['skipped']] == [
+        'repeats the image of another file, by its SOPInstanceUID.']
+    assert one.info['skipped'] == two.info['skipped']
+    assert one.info['fingerprint'] == two.info['fingerprint']
+
+
+@pytest.mark.parametrize('runs_before', [0, 1])
+def test_strict_refuses_a_repeated_image(tmp_path, source, runs_before):
+    first = source / 'ward7' / 'DOE_0' / '0.dcm'
+    first.with_name('9.dcm').write_bytes(first.read_bytes())
+    for _ in range(runs_before):
+        run(tmp_path)
+    with pytest.raises(UserError, match='repeats the image of another file, by its SOPInst'):
+        run(tmp_path, '--strict')
+
+
+@pytest.mark.parametrize('name', ['empty.dcm', 'empty.IMA'])
+def test_strict_refuses_an_empty_dicom_file(tmp_path, source, name):
+    (source / 'ward7' / 'README').write_text('of another kind')
+    run(tmp_path, '--strict')
+    (source / 'ward7' / name).write_bytes(b'')
+    assert len(run(tmp_path).info['skipped']) == 2
+    with pytest.raises(UserError, match='is no DICOM'):
+        run(tmp_path, '--strict')
+
+
+def damaged(source):
+    path = source / 'ward7' / 'DOE_0' / '1.dcm'
+    path.write_bytes(path.read_bytes()[:900])
+
+
+def same_pixels(source):
+    for patient in range(8):
+        ct_files.save(
+            ct_files.dicom(stored(99, 0), PatientID=f'MRN-77{patient}',
+                           SeriesInstanceUID=f'1.2.3.4.{patient}.1', InstanceNumber=9),
+            source / 'ward7' / f'DOE_{patient}' / '9.dcm')
+
+
+def same_image_name(source):
+    """A slice of an array, and a DICOM image without a UID that is called like it."""
+    np.save(source / 'ward7' / 'DOE^9.npy', np.zeros((2, 20, 20)))
+    ct_files.save(ct_files.dicom(stored(9, 0), SOPInstanceUID=None),
+                  source / 'ward7' / 'DOE^9.npy#1')
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    (damaged, 'is damaged|cannot be decoded|has'), (same_pixels, 'the same pixels in two splits'),
+    (same_image_name, 'give the same image name')])
+def test_an_error_names_nobody_but_the_private_table_does(tmp_path, source, change, words):
+    change(source)
+    private = tmp_path / 'private.json'
+    with pytest.raises(UserError, match=words) as caught:
+        run(tmp_path, '--strict', f'--mapping={private}')
+    said = str(caught.value)
+    assert said.endswith('(repdiff.prepare --mapping tells which).')
+    assert not [name for name in (*PLANTED, 'DOE') if name in said]
+    hidden = re.findall(r"'(file-[0-9a-f]{16})'", said)
+    assert hidden and all('ward7/DOE' in json.loads(private.read_text())[name] for name in hidden)
+    with pytest.raises(UserError, match="'ward7/DOE"):
+        run(tmp_path, '--strict', '--keep-names')
 
 
 def test_a_second_run_reads_only_what_is_new(tmp_path, source, monkeypatch):
