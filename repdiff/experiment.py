@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import exhibits, phases, published, report, results, sharding
+from repdiff import classifier, exhibits, explain, phases, published, report, results, sharding
 from repdiff.data import phantom, pipeline, records, sources
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.diffusion import schedule as schedules
@@ -48,6 +48,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if config.latents.kind == 'sd_vae':
         pixels = any(published.on_pixels(recipe) for recipe in recipes.values())
         splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
+    classifier.keep(workdir, dataset.info, front)
     setting = phases.Setting(
         mesh, splits, tuple(dataset.info['classes']),
         jax.device_put(front, sharding.replicated(mesh)), z_shape, jax.random.key(config.seed),
@@ -63,7 +64,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         z0_figures |= _row(recipe, row, setting, dataset, workdir, card)
     z0_figures |= {'image': _figure_image(dataset), 't': np.array(FIGURE_T)}
     exhibits.write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
-    _write_results(config, dataset, workdir, card)
+    _write_results(config, dataset, workdir, card, mesh)
     report.write(workdir)
     print(f'report: {workdir / "report" / "index.html"}')
 
@@ -145,11 +146,12 @@ def _row(
         )
         card.phase(phase.name, trained.seconds, setting.mesh.size)
         pretrained, seconds = trained.params, trained.seconds
-        z0 = exhibits.z0_over_t(
+        z0 = {} if config.pretrain.row else exhibits.z0_over_t(
             phase.loss_fn, pretrained, phase.frozen, _figure_record(dataset)['image'],
             np.array(FIGURE_T), setting.purpose('figure'),
         )
-        figures[row] = z0.get('kept', z0['dropped'])
+        if z0:
+            figures[row] = z0.get('kept', z0['dropped'])
         if 'kept' in z0:
             figures[f'{row}_dropped'] = z0['dropped']
     phase = phases.tune_phase(config, row, setting, pretrained)
@@ -182,6 +184,7 @@ def _score(
         arrays[f'{split}_labels'] = np.array([record['label'] for record in found])
         arrays[f'{split}_ids'] = np.array([record['id'] for record in found])
         arrays[f'{split}_patients'] = np.array([record['patient'] for record in found])
+    arrays['valid_readings'] = phases.split_reader(config, objective, setting)(params, 'valid')
     exhibits.write_npz(workdir / 'scores' / f'{row}.npz', **arrays)
     facts = facts | {'eval_seconds': time.monotonic() - began}
     write_json(workdir / 'scores' / f'{row}.json', facts)
@@ -199,7 +202,7 @@ def _figure_image(dataset) -> np.ndarray:
     return _figure_record(dataset)['image'][..., 0]
 
 
-def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card') -> None:
+def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card', mesh) -> None:
     """predictions.csv, results.json and card.json from the scores on disk and the floors."""
     schedule = schedules.linear(config.diffusion.steps)
     rows = [results.answer(row, workdir, schedule, config.seed) for row in config.rows]
@@ -216,6 +219,7 @@ def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card') ->
         'comparisons': [
             intervals.compare(rows[0], other, **bootstrap) for other in rows[1:]
         ],
+        'evidence': explain.exhibit(workdir, rows[0], dataset, mesh),
     })
     card.rules(rows)
 

@@ -15,7 +15,7 @@ from repdiff import optim, published
 from repdiff.data import pipeline
 from repdiff.diffusion import schedule as schedules
 from repdiff.errors import UserError
-from repdiff.latents.frontend import PatchBasis
+from repdiff.latents.frontend import PatchBasis, to_unit
 from repdiff.latents.vae import Vae
 from repdiff.models.dit import DiT
 from repdiff.models.vit import ViT
@@ -82,7 +82,8 @@ def tune_objective(config: ConfigDict, pretrain: Pretrain, classes: int) -> Tune
 
 def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
     """Pre-training on the unlabelled split."""
-    objective, name = pretrain_objective(config, setting.z_shape), f'{row}.pretrain'
+    objective = pretrain_objective(config, setting.z_shape)
+    name = f'{config.pretrain.row or row}.pretrain'
     params, frozen = _fresh(name, setting, objective), _frozen(config, setting)
     params['denoiser'] = published.denoiser_params(config, params['denoiser'])
     if objective.pixels and config.encoder.kind == 'dinov2_tuned':
@@ -231,6 +232,33 @@ def split_scorer(
     return t, score
 
 
+def readings(
+    config: ConfigDict, setting: Setting, evaluator: Evaluator, params: Any, split: str,
+    z0: np.ndarray, ids: np.ndarray,
+) -> np.ndarray:
+    """What `zeroshot.typicality` compares of a split's images with latents z0: (B, J) float32.
+
+    The log error under the null class at each t of the config; before these, where the front end is
+    a projection, the log of what it leaves out of the image.
+    """
+    null = np.array([len(setting.classes)])
+    errors = evaluator.sweep(params, null, z0, ids, np.unique(sweep_steps(config, 1)))[:, 0, :, 0]
+    if not isinstance(setting.frontend, PatchBasis):
+        return np.log(errors)
+    lost = map_split(
+        functools.partial(_left_out, setting.frontend), setting.splits[split],
+        config.classify.batch, setting.mesh,
+    )
+    return np.log(np.concatenate([lost[:, None], errors], 1))
+
+
+@jax.jit
+def _left_out(front: PatchBasis, batch: dict) -> jax.Array:
+    """Mean square of what z0 leaves out of each image (B,), on the scale [−1, 1], kept above 0."""
+    lost = front.decode(front.encode(batch['image'])) - to_unit(batch['image'])
+    return jnp.square(lost).mean((1, 2, 3)) + 1e-5
+
+
 def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callable:
     """The tuning checkpoint's score: validation AUROC under the `inverse_sd` rule."""
     t, score = split_scorer(config, objective, setting, config.classify.select_draws)
@@ -248,7 +276,10 @@ def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callabl
 def _class_means(
     config: ConfigDict, objective: Pretrain, params: dict, setting: Setting
 ) -> np.ndarray:
-    """The mean pooled r of each class over the labelled training split, (K, Dr)."""
+    """The mean pooled r (K, Dr) of each class over `tune.shots` of its labelled images, or all.
+
+    The few are evenly spaced in the split, whose slices lie patient by patient.
+    """
     frozen, split = _frozen(config, setting), setting.splits['train']
 
     @jax.jit
@@ -258,5 +289,10 @@ def _class_means(
     r = map_split(
         lambda batch: pooled(params, frozen, batch), split, config.classify.batch, setting.mesh
     )
-    labels = split.labels()
-    return jnp.stack([r[labels == k].mean(0) for k in range(len(setting.classes))])
+    labels, means = split.labels(), []
+    for k in range(len(setting.classes)):
+        members = np.flatnonzero(labels == k)
+        shots = min(config.tune.shots or members.size, members.size)
+        chosen = members[np.linspace(0, members.size - 1, shots).astype(int)]
+        means.append(r[chosen].mean(0))
+    return jnp.stack(means)
