@@ -14,14 +14,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import exhibits, phases, published, report, results, sharding
+from repdiff import classify, exhibits, phases, published, report, results, sharding
 from repdiff.data import phantom, pipeline, records, sources
 from repdiff.data.settings import SIMULATED, DataSettings
-from repdiff.diffusion import schedule as schedules
 from repdiff.errors import UserError
 from repdiff.eval import floors, intervals
 from repdiff.eval.answers import Answers, write_predictions
-from repdiff.files import write_json
+from repdiff.files import write_json, write_npz
 from repdiff.latents import cache, frontend
 from repdiff.latents.vae import Vae
 from repdiff.train import train
@@ -52,7 +51,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         mesh, splits, tuple(dataset.info['classes']),
         jax.device_put(front, sharding.replicated(mesh)), z_shape, jax.random.key(config.seed),
     )
-    exhibits.write_npz(
+    write_npz(
         workdir / 'report' / 'samples.npz',
         **exhibits.samples(
             dataset.split('train'), 'train', dataset.info['markers'], len(setting.classes), SAMPLES
@@ -62,7 +61,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     z0_figures = {'image': shown[..., 0], 't': np.array(FIGURE_T)}
     for row, recipe in recipes.items():
         z0_figures |= _row(recipe, row, setting, dataset, shown, workdir, card)
-    exhibits.write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
+    write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
     _write_results(config, dataset, workdir, card)
     report.write(workdir)
     print(f'report: {workdir / "report" / "index.html"}')
@@ -163,28 +162,12 @@ def _row(
             'tune_step': tuned.step,
             'train_seconds': seconds + tuned.seconds,
         }
-        _score(config, row, setting, dataset, workdir, phase.loss_fn, tuned.params, facts)
+        classify.score(
+            config, row, setting, dataset, workdir, phase.loss_fn, tuned.params, facts
+        )
     facts = json.loads((workdir / 'scores' / f'{row}.json').read_text())
     card.phase(f'{row}.classify', facts['eval_seconds'], setting.mesh.size)
     return figures
-
-
-def _score(
-    config: ConfigDict, row: str, setting: phases.Setting, dataset, workdir: Path, objective,
-    params: dict, facts: dict,
-) -> None:
-    """Writes scores/ROW.npz, then scores/ROW.json, whose presence says that the row is scored."""
-    began = time.monotonic()
-    t, score = phases.split_scorer(config, objective, setting, config.classify.draws)
-    arrays = {'t': t}
-    for split in ('valid', 'test'):
-        arrays[f'{split}_errors'] = score(params, split, f'{row}.classify {split}')
-        records_of = dataset.load(split)
-        for name in ('label', 'id', 'patient'):
-            arrays[f'{split}_{name}s'] = records_of[name]
-    exhibits.write_npz(workdir / 'scores' / f'{row}.npz', **arrays)
-    facts = facts | {'eval_seconds': time.monotonic() - began}
-    write_json(workdir / 'scores' / f'{row}.json', facts)
 
 
 def _figure_image(dataset) -> np.ndarray:
@@ -196,8 +179,7 @@ def _figure_image(dataset) -> np.ndarray:
 
 def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card') -> None:
     """predictions.csv, results.json and card.json from the scores on disk and the floors."""
-    schedule = schedules.linear(config.diffusion.steps)
-    rows = [results.answer(row, workdir, schedule, config.seed) for row in config.rows]
+    rows = [results.answer(row, workdir, config.seed) for row in config.rows]
     arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
     rows += floors.floors(*arrays, classes=len(dataset.info['classes']))
     write_predictions(workdir / 'predictions.csv', rows)
