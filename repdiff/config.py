@@ -122,10 +122,18 @@ def base() -> ConfigDict:
     ))
     config.classify = ConfigDict(dict(
         t=(5, 10, 25, 50, 75, 99),  # steps scored; the rule over them is chosen on valid
-        draws=2,  # noise draws a step
+        draws=2,  # noise draws a step, of the sweep on valid that the rule is chosen from
         select_draws=1,  # the same, when choosing the tuning checkpoint
-        chunk=1,  # draws computed at once; more use more memory
-        batch=100,  # images a call
+        kinds=('l2',),  # penalties of the error that the rule is chosen among: 'l2', 'l1', 'huber'
+        train_images=0,  # labelled training images that learned weights are fitted on beside valid
+        budget=512,  # draws an image and class at most
+        alpha=0.05,  # probability that an image's early decision is not the budget's; 0: no stop
+        min_draws=12,  # before the first look at the evidence
+        growth=1.25,  # of the draws from look to look
+        stratified=True,  # the rule's steps in turn; False: in random order
+        antithetic=False,  # draws in pairs of ε and -ε
+        batch=100,  # images encoded at once
+        passes=200,  # forward passes (image, class, draw) at once; more use more memory
     ))
     config.evidence = ConfigDict(dict(
         draws=96,  # noise draws of a map, shared evenly by the steps of the chosen rule

@@ -14,14 +14,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import classifier, exhibits, explain, phases, published, report, results, sharding
+from repdiff import (
+    classify, exhibits, explain, finished, phases, published, report, results, sharding,
+)
 from repdiff.data import phantom, pipeline, records, sources
 from repdiff.data.settings import SIMULATED, DataSettings
-from repdiff.diffusion import schedule as schedules
 from repdiff.errors import UserError
 from repdiff.eval import floors, intervals
 from repdiff.eval.answers import Answers, write_predictions
-from repdiff.files import write_json
+from repdiff.files import write_json, write_npz
 from repdiff.latents import cache, frontend
 from repdiff.latents.vae import Vae
 from repdiff.train import train
@@ -48,22 +49,22 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if config.latents.kind == 'sd_vae':
         pixels = any(published.on_pixels(recipe) for recipe in recipes.values())
         splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
-    classifier.keep(workdir, dataset.info, front)
+    finished.keep(workdir, dataset.info, front)
     setting = phases.Setting(
         mesh, splits, tuple(dataset.info['classes']),
         jax.device_put(front, sharding.replicated(mesh)), z_shape, jax.random.key(config.seed),
     )
-    exhibits.write_npz(
+    write_npz(
         workdir / 'report' / 'samples.npz',
         **exhibits.samples(
             dataset.split('train'), 'train', dataset.info['markers'], len(setting.classes), SAMPLES
         ),
     )
-    z0_figures = {}
+    shown = _figure_image(dataset)
+    z0_figures = {'image': shown[..., 0], 't': np.array(FIGURE_T)}
     for row, recipe in recipes.items():
-        z0_figures |= _row(recipe, row, setting, dataset, workdir, card)
-    z0_figures |= {'image': _figure_image(dataset), 't': np.array(FIGURE_T)}
-    exhibits.write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
+        z0_figures |= _row(recipe, row, setting, dataset, shown, workdir, card)
+    write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
     _write_results(config, dataset, workdir, card, mesh)
     report.write(workdir)
     print(f'report: {workdir / "report" / "index.html"}')
@@ -135,9 +136,10 @@ def cached(
 
 
 def _row(
-    config: ConfigDict, row: str, setting: phases.Setting, dataset, workdir: Path, card: '_Card'
+    config: ConfigDict, row: str, setting: phases.Setting, dataset, shown: np.ndarray,
+    workdir: Path, card: '_Card',
 ) -> dict[str, np.ndarray]:
-    """Pre-trains, tunes and scores one row; returns its z0' images. Finished parts are read back."""
+    """Pre-trains, tunes and scores one row; returns z0' of `shown`. Finished parts are read back."""
     pretrained, seconds, figures = None, 0.0, {}
     if config.pretrain.steps:
         phase = phases.pretrain_phase(config, row, setting)
@@ -147,7 +149,7 @@ def _row(
         card.phase(phase.name, trained.seconds, setting.mesh.size)
         pretrained, seconds = trained.params, trained.seconds
         z0 = {} if config.pretrain.row else exhibits.z0_over_t(
-            phase.loss_fn, pretrained, phase.frozen, _figure_record(dataset)['image'],
+            phase.loss_fn, pretrained, phase.frozen, shown,
             np.array(FIGURE_T), setting.purpose('figure'),
         )
         if z0:
@@ -164,48 +166,24 @@ def _row(
             'tune_step': tuned.step,
             'train_seconds': seconds + tuned.seconds,
         }
-        _score(config, row, setting, dataset, workdir, phase.loss_fn, tuned.params, facts)
+        classify.score(
+            config, row, setting, dataset, workdir, phase.loss_fn, tuned.params, facts
+        )
     facts = json.loads((workdir / 'scores' / f'{row}.json').read_text())
     card.phase(f'{row}.classify', facts['eval_seconds'], setting.mesh.size)
     return figures
 
 
-def _score(
-    config: ConfigDict, row: str, setting: phases.Setting, dataset, workdir: Path, objective,
-    params: dict, facts: dict,
-) -> None:
-    """Writes scores/ROW.npz, then scores/ROW.json, whose presence says that the row is scored."""
-    began = time.monotonic()
-    t, score = phases.split_scorer(config, objective, setting, config.classify.draws)
-    arrays = {'t': t}
-    for split in ('valid', 'test'):
-        arrays[f'{split}_errors'] = score(params, split, f'{row}.classify {split}')
-        found = [dataset.split(split)[i] for i in range(len(dataset.split(split)))]
-        arrays[f'{split}_labels'] = np.array([record['label'] for record in found])
-        arrays[f'{split}_ids'] = np.array([record['id'] for record in found])
-        arrays[f'{split}_patients'] = np.array([record['patient'] for record in found])
-    arrays['valid_readings'] = phases.split_reader(config, objective, setting)(params, 'valid')
-    exhibits.write_npz(workdir / 'scores' / f'{row}.npz', **arrays)
-    facts = facts | {'eval_seconds': time.monotonic() - began}
-    write_json(workdir / 'scores' / f'{row}.json', facts)
-
-
-def _figure_record(dataset) -> dict:
-    """The test slice of the z0' figure: the first of class 1."""
-    split = dataset.split('test')
-    return next(
-        record for record in (split[i] for i in range(len(split))) if record['label'] == 1
-    )
-
-
 def _figure_image(dataset) -> np.ndarray:
-    return _figure_record(dataset)['image'][..., 0]
+    """The test slice (H, W, C) of the z0' figure: the first of class 1."""
+    split = dataset.split('test')
+    records_of = (split[i] for i in range(len(split)))
+    return next(record['image'] for record in records_of if record['label'] == 1)
 
 
 def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card', mesh) -> None:
     """predictions.csv, results.json and card.json from the scores on disk and the floors."""
-    schedule = schedules.linear(config.diffusion.steps)
-    rows = [results.answer(row, workdir, schedule, config.seed) for row in config.rows]
+    rows = [results.answer(row, workdir, config.seed) for row in config.rows]
     arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
     rows += floors.floors(*arrays, classes=len(dataset.info['classes']))
     write_predictions(workdir / 'predictions.csv', rows)

@@ -1,5 +1,6 @@
 """What the two phases of a row are made of: networks, objectives, batches and evaluations."""
 
+import functools
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 from repdiff import optim, published
 from repdiff.data import pipeline
 from repdiff.diffusion import schedule as schedules
+from repdiff.diffusion.loss import PENALTIES
 from repdiff.errors import UserError
 from repdiff.latents.frontend import PatchBasis, to_unit
 from repdiff.latents.vae import Vae
@@ -25,7 +27,9 @@ from repdiff.progress import Progress
 from repdiff.sharding import replicated, to_devices
 from repdiff.train import Phase
 from repdiff.zeroshot import rules
-from repdiff.zeroshot.score import draw_noise, image_keys, make_scorer
+from repdiff.zeroshot.evaluator import Evaluator
+from repdiff.zeroshot.score import draw_noise, image_keys
+from repdiff.zeroshot.sequential import Settings
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ def _leak_meter(
     @jax.jit
     def losses(params, frozen, batch):
         z0, keys = latent(frozen, batch), image_keys(noise_key, batch['id'])
-        eps = draw_noise(keys, jnp.int32(0), z0.shape[1:])
+        eps = draw_noise(keys, jnp.zeros(len(z0), jnp.int32), z0.shape[1:])
         steps = objective.schedule.steps
         t = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 0, steps))(keys)
         flags = jnp.zeros(z0.shape[:1], bool)
@@ -209,27 +213,37 @@ def _leak_meter(
     return evaluate
 
 
-def split_scorer(
-    config: ConfigDict, objective: Tune, setting: Setting, draws: int
-) -> tuple[np.ndarray, Callable]:
-    """The step t of each draw (S,), and (params, split, what) -> errors (B, K, S) of a split.
+def make_evaluator(config: ConfigDict, objective: Tune, setting: Setting) -> Evaluator:
+    """The zero-shot evaluator of a tuned denoiser, as `config.classify` says."""
+    c = config.classify
+    names = ('alpha', 'budget', 'min_draws', 'growth', 'stratified', 'antithetic')
+    unknown = sorted(set(c.kinds) - set(PENALTIES))
+    if unknown or not c.kinds:
+        raise UserError(f'config.classify.kinds: choose among {", ".join(PENALTIES)}, '
+                        f'not {unknown or "none"}.')
+    return Evaluator(
+        objective.denoise, objective.schedule, mesh=setting.mesh, key=setting.purpose('score'),
+        kinds=c.kinds, passes=c.passes,
+        settings=Settings(**{name: c[name] for name in names}),
+    )
 
-    Every t of the config is drawn `draws` times; a score is a function of (image id, draw) alone.
-    """
-    t = np.tile(np.asarray(config.classify.t, np.int32), draws)
-    scorer = make_scorer(objective.denoise, objective.schedule, t, config.classify.chunk)
+
+def sweep_steps(config: ConfigDict, draws: int) -> np.ndarray:
+    """The step t of each draw of a sweep (S,): every t of the config in turn, `draws` times."""
+    return np.tile(np.asarray(config.classify.t, np.int32), draws)
+
+
+def latents(config: ConfigDict, setting: Setting, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """z0 (B, H, W, C) float32 and id words (B, 2) uint32 of a split, on the host."""
     encode, frozen = jax.jit(latent), {'frontend': setting.frontend}
-    labels, noise_key = jnp.arange(len(setting.classes)), setting.purpose('score')
+    ids = []
 
-    def score(params, split: str, what: str = '') -> np.ndarray:
-        def on_batch(batch):
-            return scorer(params, labels, encode(frozen, batch), batch['id'], noise_key)
+    def on_batch(batch):
+        ids.append(np.asarray(batch['id']))
+        return encode(frozen, batch)
 
-        return map_split(
-            on_batch, setting.splits[split], config.classify.batch, setting.mesh, what
-        )
-
-    return t, score
+    z0 = map_split(on_batch, setting.splits[split], config.classify.batch, setting.mesh)
+    return z0, np.concatenate(ids)[: len(z0)]
 
 
 def readings(
@@ -261,13 +275,16 @@ def _left_out(front: PatchBasis, batch: dict) -> jax.Array:
 
 def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callable:
     """The tuning checkpoint's score: validation AUROC under the `inverse_sd` rule."""
-    t, score = split_scorer(config, objective, setting, config.classify.select_draws)
-    labels = setting.splits['valid'].labels()
+    evaluator, t = make_evaluator(config, objective, setting), sweep_steps(
+        config, config.classify.select_draws)
+    labels, conditions = setting.splits['valid'].labels(), np.arange(len(setting.classes))
+    given = functools.cache(lambda: latents(config, setting, 'valid'))
 
     def evaluate(params):
-        errors = score(params, 'valid')
-        named = {rule.name: rule for rule in rules.candidates(objective.schedule, t, errors)}
-        auroc = rules.auroc(named['inverse_sd'].scores(errors), labels)
+        errors = evaluator.sweep(params, conditions, *given(), t)[..., 0]
+        found = rules.candidates(objective.schedule, t, errors, evaluator.kinds[0])
+        rule = next(rule for rule in found if rule.name.startswith('inverse_sd'))
+        auroc = rules.auroc(rule.scores(t, errors), labels)
         return auroc, {'valid_auroc': auroc}
 
     return evaluate
