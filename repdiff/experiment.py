@@ -148,14 +148,14 @@ def _row(
         )
         card.phase(phase.name, trained.seconds, setting.mesh.size)
         pretrained, seconds = trained.params, trained.seconds
-        z0 = {} if config.pretrain.row else exhibits.z0_over_t(
-            phase.loss_fn, pretrained, phase.frozen, shown,
-            np.array(FIGURE_T), setting.purpose('figure'),
-        )
-        if z0:
+        if not config.pretrain.row:
+            z0 = exhibits.z0_over_t(
+                phase.loss_fn, pretrained, phase.frozen, shown,
+                np.array(FIGURE_T), setting.purpose('figure'),
+            )
             figures[row] = z0.get('kept', z0['dropped'])
-        if 'kept' in z0:
-            figures[f'{row}_dropped'] = z0['dropped']
+            if 'kept' in z0:
+                figures[f'{row}_dropped'] = z0['dropped']
     phase = phases.tune_phase(config, row, setting, pretrained)
     tuned = train(phase, workdir=workdir, mesh=setting.mesh, key=setting.purpose(phase.name))
     card.phase(phase.name, tuned.seconds, setting.mesh.size)

@@ -25,10 +25,12 @@ from repdiff.zeroshot.counterfactual import make_counterfactuals
 _AT_ONCE = 4  # images a device maps at once; their draws by pixel are in memory
 _NOISE = 4  # noise draws that a counterfactual is the mean of
 _EACH = 2  # slices shown of each outcome
-_OUTCOMES = {  # label, whether rightly called -> words
-    (1, True): 'true positive', (1, False): 'false negative',
-    (0, False): 'false positive', (0, True): 'true negative',
+# Words of an outcome -> (class or None for any, whether rightly called).
+_OUTCOMES = {
+    'true positive': (1, True), 'false negative': (1, False),
+    'false positive': (0, False), 'true negative': (0, True),
 }
+_OUTCOMES_OF_MORE = {'right': (None, True), 'wrong': (None, False)}
 
 
 class Explainer:
@@ -139,8 +141,9 @@ def exhibit(workdir: Path, answers: Answers, dataset: records.Dataset, mesh: Mes
 def _chosen(answers: Answers) -> tuple[list[int], list[str]]:
     """Indices of up to _EACH slices of every outcome, evenly spaced, and the outcomes' words."""
     right, indices, outcomes = answers.predictions == answers.labels, [], []
-    for (label, hit), words in _OUTCOMES.items():
-        members = np.flatnonzero(((answers.labels > 0) == label) & (right == hit))
+    kinds = _OUTCOMES if answers.scores.ndim == 1 else _OUTCOMES_OF_MORE
+    for words, (label, hit) in kinds.items():
+        members = np.flatnonzero((right == hit) & ((answers.labels == label) | (label is None)))
         for place in np.linspace(0, members.size - 1, min(_EACH, members.size)):
             indices.append(int(members[round(place)]))
             outcomes.append(words)

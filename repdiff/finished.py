@@ -122,7 +122,7 @@ class Desk:
         z0, ids = phases.latents(row.config, self._setting, 'new')
         conditions = np.arange(len(row.setting.classes))
         found = self._evaluator.decide(row.params, conditions, z0, ids, row.decision)
-        readings = phases.readings(
+        readings = classify.readings(
             row.config, self._setting, self._evaluator, row.params, 'new', z0, ids
         )
         probabilities = row.decision.calibration.probabilities(found.scores)

@@ -17,7 +17,7 @@ from repdiff.data import pipeline
 from repdiff.diffusion import schedule as schedules
 from repdiff.diffusion.loss import PENALTIES
 from repdiff.errors import UserError
-from repdiff.latents.frontend import PatchBasis, to_unit
+from repdiff.latents.frontend import PatchBasis
 from repdiff.latents.vae import Vae
 from repdiff.models.dit import DiT
 from repdiff.models.vit import ViT
@@ -244,33 +244,6 @@ def latents(config: ConfigDict, setting: Setting, split: str) -> tuple[np.ndarra
 
     z0 = map_split(on_batch, setting.splits[split], config.classify.batch, setting.mesh)
     return z0, np.concatenate(ids)[: len(z0)]
-
-
-def readings(
-    config: ConfigDict, setting: Setting, evaluator: Evaluator, params: Any, split: str,
-    z0: np.ndarray, ids: np.ndarray,
-) -> np.ndarray:
-    """What `zeroshot.typicality` compares of a split's images with latents z0: (B, J) float32.
-
-    The log error under the null class at each t of the config; before these, where the front end is
-    a projection, the log of what it leaves out of the image.
-    """
-    null = np.array([len(setting.classes)])
-    errors = evaluator.sweep(params, null, z0, ids, np.unique(sweep_steps(config, 1)))[:, 0, :, 0]
-    if not isinstance(setting.frontend, PatchBasis):
-        return np.log(errors)
-    lost = map_split(
-        functools.partial(_left_out, setting.frontend), setting.splits[split],
-        config.classify.batch, setting.mesh,
-    )
-    return np.log(np.concatenate([lost[:, None], errors], 1))
-
-
-@jax.jit
-def _left_out(front: PatchBasis, batch: dict) -> jax.Array:
-    """Mean square of what z0 leaves out of each image (B,), on the scale [−1, 1], kept above 0."""
-    lost = front.decode(front.encode(batch['image'])) - to_unit(batch['image'])
-    return jnp.square(lost).mean((1, 2, 3)) + 1e-5
 
 
 def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callable:

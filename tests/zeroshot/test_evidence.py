@@ -113,12 +113,14 @@ def test_a_planted_difference_is_found_and_nothing_else():
     def denoise(z0, z_t, t, label):
         gamma, delta = (part[t][:, None, None, None] for part in (SCHEDULE.gamma, SCHEDULE.delta))
         truth = (z_t - gamma * z0) / delta
-        right = known * (label == 1)[:, None, None, None] * 0.3
+        right = known * (label == 1)[:, None, None, None] * 0.8
         return guess(z_t, t) + right * (truth - guess(z_t, t))
 
-    found, *_ = differences(denoise, front, shown, np.tile([1, 0], (6, 1)), front.encode(shown))
+    t, weights = np.tile(T, 3), np.tile(WEIGHTS, 3) / 3
+    found, *_ = differences(
+        denoise, front, shown, np.tile([1, 0], (6, 1)), front.encode(shown), t)
     for each in found:
-        result = evidence.weigh(each, T, WEIGHTS, 0.05, 400, 0, seed=0)
+        result = evidence.weigh(each, t, weights, 0.05, 400, 0, seed=0)
         assert not result.shown[8:].any() and not result.shown[:, 8:].any()
         assert result.shown[:8, :8].mean() > 0.6 and (result.mean[result.shown] > 0).all()
 
