@@ -82,7 +82,6 @@ def main(argv: Sequence[str]) -> int:
 def _settings(row: FinishedRow, window: str) -> DataSettings:
     """How the run's images were prepared, as the data room takes it."""
     data, about = configs.base().data.to_dict(), row.preparation
-    data = {name: value for name, value in data.items() if name not in ('flip', 'shift')}
     same = ('image_size', 'channels', 'window', 'head_mask', 'crop')
     data |= {name: about[name] for name in same} | ({'window': window} if window else {})
     return DataSettings(**data | {'simulated': None, 'source': '/'}, name=about['name'], files=(),

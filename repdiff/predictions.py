@@ -92,18 +92,17 @@ def picture(pixels: np.ndarray, found: evidence.Evidence, words: str,
 
     words: of the answer; classes: that red and blue speak for.
     """
-    scale = max(1, -(-_SIDE // pixels.shape[0]))
     grey = pixels.max(-1)
-    plain = grey.repeat(scale, 0).repeat(scale, 1)[..., None].repeat(3, -1)
-    both = np.concatenate([plain, evidence.overlay(grey, found, scale)], 1)
-    canvas = Image.new('RGB', (both.shape[1], both.shape[0] + _STRIP), 'white')
-    canvas.paste(Image.fromarray(both), (0, 0))
+    side = max(_SIDE, grey.shape[0])
+    canvas = Image.new('RGB', (2 * side, side + _STRIP), 'white')
+    for left, part in ((0, grey), (side, evidence.overlay(grey, found))):
+        canvas.paste(Image.fromarray(part).resize((side, side), Image.BICUBIC), (left, 0))
     said = (f'red: evidence for {classes[0]}, blue: for {classes[1]}' if found.shown.any()
             else 'no evidence stands out of the noise')
     lines = [words, said, f'repdiff: {NOTICE}']
     pen = ImageDraw.Draw(canvas)
     for number, line in enumerate(lines):
-        pen.text((6, both.shape[0] + 2 + 14 * number), line, fill='black',
+        pen.text((6, side + 2 + 14 * number), line, fill='black',
                  font=ImageFont.load_default(12))
     stream, comment = io.BytesIO(), PngInfo()
     comment.add_text('Comment', NOTICE)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from repdiff.data import jobs, windows, workers
+from repdiff.data import jobs, pictures, windows, workers
 from repdiff.data.deidentify import Hasher
 from repdiff.data.jobs import Context, Job, Note, Record
 from repdiff.data.settings import DataSettings
@@ -48,7 +48,12 @@ def read(paths: Sequence[Path], settings: DataSettings, hasher: Hasher | None, p
     """Every slice of the files as a Record, or why there is none; sources are below the root."""
     root, notes = jobs.root_of(settings.source), []
     planned: list[Job] = []
-    for each in jobs.file_jobs(paths, root, lambda *note: notes.append(note)):
+
+    def note(source: str, remark: str) -> None:
+        if not pictures.is_picture(source):  # what it says of them is for a data set's owner
+            notes.append((source, remark))
+
+    for each in jobs.file_jobs(paths, root, note):
         if isinstance(each, Job):
             planned.append(each)
         else:

@@ -88,6 +88,8 @@ def auroc_over_t(run: Run) -> bytes | None:
     for axes, (split, words) in zip(panels, titles.items()):
         for row in rows:
             curve = row['auroc_over_t']
+            if split not in curve:
+                continue
             axes.plot(curve['t'], curve[split], color=colours[row['name']], marker='o',
                       markersize=3, label=_with_rule(run, row))
             chosen = _chosen(row)

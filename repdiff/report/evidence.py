@@ -19,7 +19,7 @@ def maps(run: Run) -> bytes | None:
     if not data:
         return None
     count = len(data['images'])
-    drawing = style.figure(9, 9 / max(count, 4) * 2 + 0.4)
+    drawing = style.figure(9, 9 / max(count, 4) * 2 + 0.55)
     drawing.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.02)
     top, bottom = drawing.subplots(2, count, squeeze=False)
     largest = max(np.abs(data['means'] * data['shown']).max(), 1e-30)

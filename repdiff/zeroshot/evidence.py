@@ -111,8 +111,8 @@ def weigh(differences: np.ndarray, t: np.ndarray, weights: np.ndarray, level: fl
     return Evidence(mean, np.sqrt(variance).reshape(shape), statistic, float(threshold))
 
 
-def overlay(image: np.ndarray, found: Evidence, scale: int) -> np.ndarray:
-    """The image (H, W) uint8 with what is shown in colour, (H · scale, W · scale, 3) uint8.
+def overlay(image: np.ndarray, found: Evidence) -> np.ndarray:
+    """The image (H, W) uint8 with what is shown in colour, (H, W, 3) uint8.
 
     Red speaks for class a and blue against it, the fuller the stronger; where nothing stands out
     the image stays grey.
@@ -122,4 +122,4 @@ def overlay(image: np.ndarray, found: Evidence, scale: int) -> np.ndarray:
     colour = np.where(found.mean[..., None] > 0, FOR, AGAINST)
     grey = np.repeat(image[..., None].astype(float), 3, -1)
     blended = (1 - alpha[..., None]) * grey + alpha[..., None] * colour
-    return blended.round().astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
+    return blended.round().astype(np.uint8)

@@ -142,7 +142,7 @@ def test_a_null_denoiser_shows_nothing_beyond_the_level():
 def test_overlay_is_red_for_blue_against_and_grey_elsewhere():
     statistic = np.array([[9.0, -9.0], [0.1, -0.1]])
     found = evidence.Evidence(statistic, np.ones((2, 2)), statistic, 3.0)
-    drawn = evidence.overlay(np.full((2, 2), 100, np.uint8), found, 2).astype(int)
-    assert drawn.shape == (4, 4, 3)
-    assert drawn[0, 0, 0] > drawn[0, 0, 2] and drawn[0, 3, 2] > drawn[0, 3, 0]
-    assert (drawn[2:] == 100).all()
+    drawn = evidence.overlay(np.full((2, 2), 100, np.uint8), found).astype(int)
+    assert drawn.shape == (2, 2, 3)
+    assert drawn[0, 0, 0] > drawn[0, 0, 2] and drawn[0, 1, 2] > drawn[0, 1, 0]
+    assert (drawn[1:] == 100).all()
