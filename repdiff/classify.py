@@ -16,7 +16,7 @@ from repdiff import phases
 from repdiff.files import write_json, write_npz
 from repdiff.latents.frontend import PatchBasis, to_unit
 from repdiff.objectives.denoise import Tune
-from repdiff.zeroshot import rules
+from repdiff.zeroshot import rules, sequential
 from repdiff.zeroshot.decision import Decision, decide
 from repdiff.zeroshot.evaluator import Evaluator
 
@@ -66,8 +66,13 @@ def score(
     run('test', decision)
     write_npz(workdir / 'scores' / f'{row}.npz', **arrays)
     write_json(workdir / 'scores' / f'{row}.rule.json', decision.to_json())
-    seconds = time.monotonic() - began
-    write_json(workdir / 'scores' / f'{row}.json', facts | {'eval_seconds': seconds})
+    facts = facts | {
+        'dimensions': int(np.prod(setting.z_shape)),
+        'draws': {'budget': config.classify.budget, 'alpha': config.classify.alpha},
+        'auroc_over_draws': _auroc_over_draws(evaluator, decision, arrays),
+        'eval_seconds': time.monotonic() - began,
+    }
+    write_json(workdir / 'scores' / f'{row}.json', facts)
     shutil.rmtree(parts)
 
 
@@ -85,6 +90,27 @@ def _training_errors(
     z0, ids = (part[chosen] for part in phases.latents(config, setting, 'train'))
     conditions = np.arange(len(setting.classes))
     return evaluator.sweep(params, conditions, z0, ids, t, record=record), labels[chosen]
+
+
+def _auroc_over_draws(
+    evaluator: Evaluator, decision: Decision, arrays: dict[str, np.ndarray]
+) -> dict[str, list]:
+    """AUROC on both splits had no image had more draws than this: {'draws', 'valid', 'test'}.
+
+    Read from the one pass of each split: an image that was decided earlier keeps its score.
+    """
+    plan, most = evaluator.plan(decision), int(arrays['test_draws'].max())
+    looks = [int(n) for n in (*plan.looks, plan.t.size) if n <= most]
+    curves = {'draws': looks}
+    for split in ('valid', 'test'):
+        errors, drawn = arrays[f'{split}_errors'], arrays[f'{split}_draws']
+        curves[split] = [
+            rules.auroc(sequential.scores(
+                decision.rule, plan, decision.offsets, errors, np.minimum(drawn, n)
+            ), arrays[f'{split}_labels'])
+            for n in looks
+        ]
+    return curves
 
 
 def read_decision(workdir: Path, row: str) -> Decision:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from repdiff.classify import read_decision
-from repdiff.eval import metrics
+from repdiff.eval import metrics, trust
 from repdiff.eval.answers import Answers
 from repdiff.zeroshot import rules
 
@@ -27,7 +27,6 @@ def answer(row: str, workdir: Path, seed: int) -> Answers:
     decision = read_decision(workdir, row)
     plain, labels, valid_labels = found['test_scores'], found['test_labels'], found['valid_labels']
     rule, t = decision.rule, found['t']
-    errors = found['sweep_errors'][..., 0]
     facts |= {
         'title': TITLES.get(row, row),
         'floor': False,
@@ -40,13 +39,19 @@ def answer(row: str, workdir: Path, seed: int) -> Answers:
             'valid_auroc': rules.auroc(found['valid_scores'], valid_labels),
         },
         'argmin': metrics.decision_metrics(labels, plain.argmax(1), plain.shape[1]),
-        'auroc_over_t': {'t': np.unique(t).tolist(),
-                         'valid': rules.auroc_over_t(t, errors, valid_labels)},
-        'draws': {'mean': float(found['test_draws'].mean()),
-                  'median': float(np.median(found['test_draws'].max(1))),
-                  'most': int(found['test_draws'].max())},
+        'auroc_over_t': {
+            't': np.unique(t).tolist(),
+            'valid': rules.auroc_over_t(t, found['sweep_errors'][..., 0], valid_labels),
+        },
+        'draws': facts['draws'] | {'mean': float(found['test_draws'].mean()),
+                                   'images': np.bincount(found['test_draws'].max(1)).tolist()},
+    }
+    probabilities, predictions = decision.probabilities(plain), decision.classify(plain)
+    facts['trust'] = {
+        'raw': trust.reliability(labels, decision.raw_probabilities(plain, facts['dimensions'])),
+        'calibrated': trust.reliability(labels, probabilities),
+        'selective': trust.selective(labels, predictions, decision.confidence(plain)),
     }
     return Answers(
-        row, found['test_ids'], found['test_patients'], labels, decision.probabilities(plain),
-        decision.classify(plain), facts,
+        row, found['test_ids'], found['test_patients'], labels, probabilities, predictions, facts,
     )

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import logit
+from scipy.special import logit, softmax
 
 from repdiff.eval import select
 from repdiff.zeroshot import calibrate
@@ -28,6 +28,22 @@ class Decision:
     def classify(self, scores: np.ndarray) -> np.ndarray:
         """Predictions (B,) int of rule scores (B, K)."""
         return select.classify(self.probabilities(scores), self.cut)
+
+    def raw_probabilities(self, scores: np.ndarray, dimensions: int) -> np.ndarray:
+        """What a diffusion classifier states without calibration, shaped as `probabilities`.
+
+        The softmax of minus the error summed over the `dimensions` of z0 (arXiv 2303.16203, eq. 4),
+        or, of a vote, the share of the draws.
+        """
+        found = scores + 1 if self.rule.vote else softmax(dimensions * scores, axis=1)
+        return found if self.cut is None else found[:, 1]
+
+    def confidence(self, scores: np.ndarray) -> np.ndarray:
+        """(B,) how far the decision is from another one: log odds beyond the cut, or the top
+        class's probability.
+        """
+        found = self.probabilities(scores)
+        return found.max(1) if self.cut is None else np.abs(logit(found) - logit(self.cut))
 
     @property
     def offsets(self) -> np.ndarray:

@@ -53,6 +53,10 @@ class Evaluator:
         )
         return all_errors(recorded(errors, record), len(z0), classes, t)
 
+    def plan(self, decision: Decision) -> sequential.Plan:
+        """What `decide` draws for a decision, and when it looks."""
+        return sequential.make_plan(decision.rule, self.settings, decision.offsets.size)
+
     def decide(
         self, params: Any, conditions: jax.Array, z0: np.ndarray, ids: np.ndarray,
         decision: Decision, what: str = '', record: Path | None = None,
@@ -65,9 +69,8 @@ class Evaluator:
           what: shown with the progress; '' is silent.
           record: directory that keeps what is computed, so that a stopped evaluation goes on.
         """
-        settings, classes = self.settings, len(conditions)
-        plan = sequential.make_plan(decision.rule, settings, classes)
-        errors = self._make(kinds=(decision.rule.kind,), antithetic=settings.antithetic).on(
+        plan = self.plan(decision)
+        errors = self._make(kinds=(decision.rule.kind,), antithetic=self.settings.antithetic).on(
             params, conditions, self._key, z0, ids
         )
         progress = Progress(len(z0), what, 'images') if what else None

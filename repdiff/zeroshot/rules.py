@@ -177,18 +177,3 @@ def auroc_over_t(t: np.ndarray, errors: np.ndarray, labels: np.ndarray) -> list[
     """AUROC of each single step alone, in the order of the distinct steps."""
     return [auroc(-errors[..., t == step].mean(-1, dtype=np.float64), labels)
             for step in np.unique(t)]
-
-
-def auroc_over_draws(
-    rule: Rule, t: np.ndarray, errors: np.ndarray, labels: np.ndarray
-) -> dict[str, list]:
-    """The rule's AUROC after ever more draws a step: {'draws', 'auroc'}.
-
-    Grid passes draw the steps in turn, so the first n of each step are a prefix of the pass.
-    """
-    kept = np.isin(t, rule.t)
-    t, errors = t[kept], errors[..., kept]
-    counts = range(1, t.size // rule.t.size + 1)
-    ends = [n * rule.t.size for n in counts]
-    return {'draws': ends,
-            'auroc': [auroc(rule.scores(t[:n], errors[..., :n]), labels) for n in ends]}

@@ -29,12 +29,13 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from scipy.optimize import brentq
 
 from repdiff.errors import UserError
 from repdiff.zeroshot.rules import Rule
 from repdiff.zeroshot.score import ErrorsFn
 
-NODES = 400  # of the quadrature over T at each look
+NODES = 192  # of the quadrature over T at each look
 FLOOR = -9.0  # standard deviations below which T is not followed
 
 
@@ -169,11 +170,10 @@ def spent_level(times: np.ndarray, alpha: float) -> float:
             density = move @ (density * width) / (scale * np.sqrt(2 * np.pi))
         return 1 - density @ width
 
+    if times.size == 1:
+        return alpha
     low, high = stats.norm.isf(alpha), stats.norm.isf(alpha / times.size)
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if crossed(middle) < alpha else (middle, high)
-    return float(stats.norm.sf(high))
+    return float(stats.norm.sf(brentq(lambda z: crossed(z) - alpha, low, high, rtol=1e-6)))
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def evaluate(
             active[of] &= ~_worse(rule, plan, offsets, found[of, :, :end], active[of])
             active[active.sum(1) == 1] = False
         progress(int(active.any(1).sum()), end)
-    return Outcome(found[..., : drawn.max()], drawn, _scores(rule, plan, offsets, found, drawn))
+    return Outcome(found[..., : drawn.max()], drawn, scores(rule, plan, offsets, found, drawn))
 
 
 def _worse(rule, plan, offsets, errors, active) -> np.ndarray:
@@ -246,8 +246,10 @@ def _worse(rule, plan, offsets, errors, active) -> np.ndarray:
     return clear
 
 
-def _scores(rule, plan, offsets, errors, drawn) -> np.ndarray:
-    """Scores (B, K): minus the mean so far, of a class that left early relative to the winner's.
+def scores(
+    rule: Rule, plan: Plan, offsets: np.ndarray, errors: np.ndarray, drawn: np.ndarray
+) -> np.ndarray:
+    """Scores (B, K) after `drawn` (B, K) draws, at most those of an outcome's `errors`: minus the mean so far, of a class that left early relative to the winner's.
 
     The winner has seen all draws of the class, so their difference is taken over those alone, and
     the class scores no higher than the winner, whatever the winner's later draws were.
@@ -258,13 +260,13 @@ def _scores(rule, plan, offsets, errors, drawn) -> np.ndarray:
         of = np.flatnonzero(most == n)
         images, left = np.arange(of.size), drawn[of] < n
         terms = rule.terms(errors[of, :, :n])
-        scores = np.where(left, -np.inf, -(terms @ plan.weights(n)))
-        winner = (scores + offsets).argmax(1)
-        top = scores[images, winner]
+        found = np.where(left, -np.inf, -(terms @ plan.weights(n)))
+        winner = (found + offsets).argmax(1)
+        top = found[images, winner]
         for count in np.unique(drawn[of][left]):
             behind = -(terms[..., :count] @ plan.weights(count))  # (B, K)
             behind += (top - behind[images, winner])[:, None]
             at_most = (top + offsets[winner])[:, None] - offsets
-            scores = np.where(drawn[of] == count, np.minimum(behind, at_most), scores)
-        result[of] = scores
+            found = np.where(drawn[of] == count, np.minimum(behind, at_most), found)
+        result[of] = found
     return result

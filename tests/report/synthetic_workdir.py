@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from repdiff.eval import intervals, select
+from repdiff.eval import intervals, select, trust
 from repdiff.eval.answers import Answers, write_predictions
 
 STEPS = [10, 25, 50, 100, 150, 200, 300]
@@ -80,14 +80,30 @@ def _row(name, title, shift, labels, classes, rng, **facts):
     facts['rule'] = {'name': 't=100', 't': [100], 'threshold': cut, 'valid_auroc': 0.8}
     if not facts['floor']:
         curve = 0.5 + 0.18 * shift * np.exp(-((np.log(STEPS) - np.log(100)) / 1.2) ** 2)
-        facts['auroc_over_t'] = {'t': STEPS, 'valid': (curve + 0.01).tolist(),
-                                 'test': curve.tolist()}
+        facts['auroc_over_t'] = {'t': STEPS, 'valid': curve.tolist()}
+        facts |= _decisions(labels, scores, select.classify(scores, cut), rng)
         facts['argmin'] = {'accuracy': 0.81, 'f1': 0.42, 'recall': 0.7, 'precision': 0.3,
                            'balanced_accuracy': 0.72,
                            'confusion': {'tp': 7, 'fp': 16, 'tn': 74, 'fn': 3}}
     return Answers(name, np.array([f'slice{i:04}' for i in range(rows)]),
                    np.array([f'patient{i // 5}' for i in range(rows)]), labels, scores,
                    select.classify(scores, cut), facts)
+
+
+def _decisions(labels, scores, predictions, rng):
+    """What a row says of its draws and its probabilities."""
+    used = rng.choice([12, 15, 40, 512], labels.size)
+    looks = [12, 15, 40, 512]
+    confidence = scores.max(1) if scores.ndim == 2 else np.abs(scores - 0.2)
+    return {
+        'draws': {'budget': 512, 'alpha': 0.05, 'mean': float(used.mean()),
+                  'images': np.bincount(used).tolist()},
+        'auroc_over_draws': {'draws': looks, 'valid': [0.6, 0.65, 0.7, 0.72],
+                             'test': (0.6 + 0.1 * rng.random(4)).tolist()},
+        'trust': {'raw': trust.reliability(labels, scores**2),
+                  'calibrated': trust.reliability(labels, scores),
+                  'selective': trust.selective(labels, predictions, confidence)},
+    }
 
 
 def _write_notes(path, seed):

@@ -94,8 +94,7 @@ def test_figures_are_pictures_that_follow_the_data(written, tmp_path):
         other = (written / 'report' / 'figures' / f'{figure.name}.png').read_bytes()
         pixels = np.asarray(Image.open(io.BytesIO(figure.png)).convert('L'))
         assert min(pixels.shape) > 300 and pixels.std() > 5, figure.name
-        # AUROC over t has the same made-up curves under both seeds.
-        assert (figure.png == other) == (figure.name == 'auroc_over_t'), figure.name
+        assert figure.png != other, figure.name
 
 
 def test_a_row_keeps_its_colour_when_floors_move(tmp_path):
