@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 import numpy as np
 
 from repdiff import config as configs
@@ -62,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
     """Predicts what the command line asks for; returns the exit code."""
     given = parser().parse_args(argv)
     row = finished.load(given.workdir, given.row, sharding.make_mesh(-1, 1, 1))
+    # What the run compiled, or an earlier prediction, is read back.
+    jax.config.update('jax_compilation_cache_dir', str(Path(row.config.cache).expanduser() / 'xla'))
     out = given.out or given.workdir / 'predictions' / row.name
     check_writable(out / 'predictions.csv', 'predictions')
     hasher = None if given.keep_names else deidentify.Hasher(
@@ -139,7 +142,8 @@ class _Tray:
     def take(self, content: str, pixels: np.ndarray) -> None:
         """Takes an image (S, S, C) uint8, unless its answer is known."""
         known = self._ledger.get(content)
-        if known is None or (self._explainer and not known['overlay']):
+        drawn = known and known['overlay'] and (self._out / known['overlay']).exists()
+        if known is None or (self._explainer and not drawn):
             self._waiting[content] = pixels
         if len(self._waiting) == _AT_ONCE:
             self.clear()
