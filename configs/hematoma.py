@@ -44,7 +44,7 @@ PAPER = {
              'paired_weight': 0.0},
     'optim': {'b2': 0.999, 'weight_decay': 0.0},
     'classify': {'t': T_PAPER, 'draws': 8},
-    'evidence': {'smooth': 4.0, 't': 400},
+    'evidence': {'smooth': 4.0},
     'recipes': {'rc_ldt_paper': {'classify': {'t': T_PAPER}}},
 }
 
@@ -59,7 +59,7 @@ PUBLISHED = {
     'tune': {'steps': 4000, 'batch': 32, 'learning_rate': 1e-4, 'ema_decay': 0.999,
              'checkpoint_every': 400, 't_range': (0, 1000)},
     'classify': {'t': T_PAPER},
-    'evidence': {'smooth': 4.0, 't': 400},
+    'evidence': {'smooth': 4.0},
     'rows': ('rc_ldt', 'unconditional_ldt'),
 }
 

@@ -145,7 +145,7 @@ def base() -> ConfigDict:
         flips=1000,  # random sign flips of the test; 1 / flips is the smallest level
         smooth=1.5,  # pixels: standard deviation of the Gaussian that maps are smoothed by
         images=100,  # test slices with a true mask that the maps are measured on, at most
-        t=99,  # step that counterfactuals are denoised from; the highest that is tuned
+        t=400,  # middle step that counterfactuals are denoised from
     ))
     config.eval = ConfigDict(dict(
         bootstrap=2000,  # resamples of patients for the 95 % intervals

@@ -172,17 +172,17 @@ def _measured(explainer: Explainer, answers: Answers, split, row: FinishedRow) -
     chosen = [int(lesions[round(place)]) for place in places]
     found = [split[i] for i in chosen]
     maps = explainer.maps(found, _pairs(answers, chosen), f'{row.name}.evidence')
-    each = [
+    scored = [
         localise.one(
-            evidence_.statistic, evidence_.shown & (evidence_.mean > 0),
-            record['image'].max(-1), record['mask'] > 0, settings.smooth,
-        ) for evidence_, record in zip(maps, found, strict=True)
+            each.mean, each.shown & (each.mean > 0), record['image'].max(-1), record['mask'] > 0,
+            settings.smooth,
+        ) for each, record in zip(maps, found, strict=True)
     ]
     return {
         'images': len(chosen),
         'images_with_evidence': sum(bool(e.shown.any()) for e in maps),
         'localisation': localise.summarise(
-            each, answers.patients[chosen], resamples=row.config.eval.bootstrap,
+            scored, answers.patients[chosen], resamples=row.config.eval.bootstrap,
             seed=row.config.seed,
         ),
     }

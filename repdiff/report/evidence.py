@@ -22,14 +22,14 @@ def maps(run: Run) -> bytes | None:
     drawing = style.figure(9, 9 / max(count, 4) * 2 + 0.55)
     drawing.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.02)
     top, bottom = drawing.subplots(2, count, squeeze=False)
-    largest = max(np.abs(data['means'] * data['shown']).max(), 1e-30)
     for i in range(count):
         style.picture(top[i], data['images'][i])
         top[i].set_title(str(data['outcomes'][i]).replace(' ', '\n'), fontsize=7.5, pad=3)
         style.picture(bottom[i], data['images'][i])
-        shown = np.ma.masked_where(~data['shown'][i], data['means'][i])
-        bottom[i].imshow(shown, cmap='coolwarm', vmin=-largest, vmax=largest, alpha=0.75,
-                         interpolation='nearest')
+        shown = data['means'][i] * data['shown'][i]
+        strength = np.abs(shown) / max(np.abs(shown).max(), 1e-30)
+        bottom[i].imshow(np.sign(shown), cmap='coolwarm', vmin=-1, vmax=1, interpolation='nearest',
+                         alpha=np.where(data['shown'][i], 0.15 + 0.7 * strength, 0))
         if not data['shown'][i].any():
             bottom[i].set_xlabel('nothing', fontsize=7.5, labelpad=2)
         for axes in (top[i], bottom[i]):

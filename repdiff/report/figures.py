@@ -55,7 +55,8 @@ FIGURES: tuple[tuple[str, str, Draw, str, str], ...] = (
     ('evidence', 'Where the evaluator sees its evidence', evidence.maps,
      'Test slices of each outcome, with the outline of the true lesion where it is known. Below: the '
      'difference of denoising error between the classes, by pixel; red speaks for the second class, '
-     'blue against it. Coloured is only what stands out of the noise of the draws.',
+     'blue against it, the fuller the stronger on that slice. Coloured is only what stands out of '
+     'the noise of the draws.',
      'report/evidence.npz is missing, so no evidence maps are shown.'),
     ('localisation', 'Do the maps find the lesion?', evidence.localisation,
      'Slices with a lesion, against the true masks. Brightness is that of the brain without bone, '
