@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from repdiff import phases
+from repdiff import cluster, phases
 from repdiff.files import write_json, write_npz
 from repdiff.latents.frontend import PatchBasis, to_unit
 from repdiff.objectives.denoise import Tune
@@ -64,6 +64,8 @@ def score(
     decision = decide(rule, cross_fitted, labels)
     decision = decide(rule, run('valid', decision), labels)
     run('test', decision)
+    if not cluster.is_first():
+        return
     write_npz(workdir / 'scores' / f'{row}.npz', **arrays)
     write_json(workdir / 'scores' / f'{row}.rule.json', decision.to_json())
     facts = facts | {

@@ -105,13 +105,13 @@ def base() -> ConfigDict:
         switch='null',  # 'null' keeps the function with r dropped; 'paper' drops r at once
         label_start='class_means',  # or 'null' or 'random': where label embeddings start
         shots=0,  # labelled images of each class that class_means averages; 0: all
-        steps=800,  # 0 classifies with the start: each class's mean r is its condition
+        steps=1000,  # 0 classifies with the start: each class's mean r is its condition
         batch=64,
         learning_rate=2e-3,
         warmup_steps=50,
         decay='cosine',
         ema_decay=0.99,
-        checkpoint_every=100,  # steps; the checkpoint with the best validation AUROC is used
+        checkpoint_every=200,  # steps; the checkpoint with the best validation AUROC is used
         balanced=True,  # each class equally often; 16 % of slices are positive
         t_range=(0, 100),  # steps trained on, half open: where the classes of a small image differ
         paired_weight=1.0,  # our paired term, not in the paper; 0 is off
@@ -126,7 +126,7 @@ def base() -> ConfigDict:
     ))
     config.classify = ConfigDict(dict(
         t=(5, 10, 25, 50, 75, 99),  # steps scored; the rule over them is chosen on valid
-        draws=2,  # noise draws a step, of the sweep on valid that the rule is chosen from
+        draws=4,  # noise draws a step, of the sweep on valid that the rule is chosen from
         select_draws=1,  # the same, when choosing the tuning checkpoint
         kinds=('l2',),  # penalties of the error that the rule is chosen among: 'l2', 'l1', 'huber'
         train_images=0,  # labelled training images that learned weights are fitted on beside valid
@@ -157,7 +157,7 @@ def base() -> ConfigDict:
         tensor=1,
     ))
     config.log_every = 50  # steps
-    config.keep_checkpoints = 1  # newest kept beside the best
+    config.keep_checkpoints = 2  # newest kept beside the best; 2 or more, should one be damaged
 
     # The trained rows of the results, in order, and what each changes in this config.
     config.rows = (

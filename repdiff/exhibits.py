@@ -9,6 +9,7 @@ import numpy as np
 from repdiff.diffusion import schedule as schedules
 from repdiff.latents.frontend import to_uint8
 from repdiff.objectives.denoise import Pretrain, latent
+from repdiff.sharding import to_hosts
 
 
 def samples(split: Any, name: str, markers: list[str], classes: int, each: int) -> dict:
@@ -61,5 +62,5 @@ def z0_over_t(
     keep = jnp.zeros(t.size, bool)
     kinds = {'dropped': ~keep} if r is None else {'kept': keep, 'dropped': ~keep}
     return {
-        kind: np.asarray(decoded(params, frozen, z0, r, drop)) for kind, drop in kinds.items()
+        kind: to_hosts(decoded(params, frozen, z0, r, drop)) for kind, drop in kinds.items()
     }

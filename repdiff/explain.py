@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from repdiff import finished
+from repdiff import cluster, finished
 from repdiff.data import pipeline, records
 from repdiff.eval import localise
 from repdiff.eval.answers import Answers
@@ -18,7 +18,7 @@ from repdiff.finished import FinishedRow
 from repdiff.latents.frontend import to_uint8
 from repdiff.objectives.denoise import latent
 from repdiff.progress import Progress
-from repdiff.sharding import to_devices
+from repdiff.sharding import host_rows, to_devices, to_hosts
 from repdiff.zeroshot import evidence
 from repdiff.zeroshot.counterfactual import make_counterfactuals
 
@@ -95,12 +95,13 @@ class Explainer:
         size = _AT_ONCE * mesh.size
         for start in range(0, len(found), size):
             chosen = np.minimum(np.arange(start, start + size), len(found) - 1)
+            mine = chosen[host_rows(mesh, size)]
             host = {
-                'image': np.stack([found[i]['image'] for i in chosen]),
-                'id': np.stack([pipeline.id_words(found[i]['id']) for i in chosen]),
-                'pair': np.asarray(pairs, np.int32)[chosen],
+                'image': np.stack([found[i]['image'] for i in mine]),
+                'id': np.stack([pipeline.id_words(found[i]['id']) for i in mine]),
+                'pair': np.asarray(pairs, np.int32)[mine],
             }
-            yield np.asarray(function(to_devices(host, mesh)))[: len(found) - start]
+            yield to_hosts(function(to_devices(host, mesh)))[: len(found) - start]
 
 
 def exhibit(workdir: Path, answers: Answers, dataset: records.Dataset, mesh: Mesh) -> dict:
@@ -111,7 +112,7 @@ def exhibit(workdir: Path, answers: Answers, dataset: records.Dataset, mesh: Mes
     set has masks, `localise.summarise` over test slices with a lesion.
     """
     done = workdir / 'scores' / f'{answers.name}.evidence.json'
-    if done.exists():
+    if cluster.of_first(np.int32(done.exists())):
         return json.loads(done.read_text())
     row = finished.load(workdir, answers.name, mesh)
     explainer, split = Explainer(row), dataset.split('test')
@@ -119,8 +120,7 @@ def exhibit(workdir: Path, answers: Answers, dataset: records.Dataset, mesh: Mes
     found = [split[i] for i in chosen]
     pairs = _pairs(answers, chosen)
     maps = explainer.maps(found, pairs)
-    write_npz(
-        workdir / 'report' / 'evidence.npz',
+    arrays = dict(
         images=np.stack([record['image'][..., 0] for record in found]),
         outcomes=np.array(outcomes), pairs=pairs,
         means=np.stack([each.mean for each in maps]),
@@ -134,7 +134,9 @@ def exhibit(workdir: Path, answers: Answers, dataset: records.Dataset, mesh: Mes
     facts = {'row': row.name, 'level': settings.level, 'draws': settings.draws}
     if dataset.info['masks']:
         facts |= _measured(explainer, answers, split, row)
-    write_json(done, facts)
+    if cluster.is_first():
+        write_npz(workdir / 'report' / 'evidence.npz', **arrays)
+        write_json(done, facts)
     return facts
 
 

@@ -30,6 +30,7 @@ from repdiff.objectives.denoise import Tune
 from repdiff.zeroshot.decision import Decision
 from repdiff.zeroshot.typicality import Typicality
 
+RESUMABLE = ('mesh', 'cache', 'keep_checkpoints')  # keys that may change when a run is resumed
 PREPARATION, FRONTEND = 'preparation.json', 'frontend.npz'
 _ABOUT = ('name', 'simulated', 'classes', 'image_size', 'channels')
 
@@ -73,7 +74,9 @@ class FinishedRow:
 
     def identity(self) -> dict[str, Any]:
         """What tells this row's answers from any other's, as JSON."""
-        parts = [json.loads(self.config.to_json()), self.preparation, self.decision.to_json()]
+        config = json.loads(self.config.to_json())
+        config = {key: value for key, value in config.items() if key not in RESUMABLE}
+        parts = [config, self.preparation, self.decision.to_json()]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
         for leaf in jax.tree.leaves((self.params, self.setting.frontend)):
             digest.update(np.ascontiguousarray(leaf))
