@@ -25,6 +25,7 @@ SMOKE = {
     'pretrain': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
     'tune': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
     'classify': {'t': (25, 75), 'draws': 1, 'budget': 32, 'min_draws': 8, 'batch': 32},
+    'evidence': {'draws': 16, 'flips': 200, 'images': 16, 'smooth': 1.0},
     'eval': {'bootstrap': 200},
     'log_every': 5,
 }
@@ -43,6 +44,7 @@ PAPER = {
              'paired_weight': 0.0},
     'optim': {'b2': 0.999, 'weight_decay': 0.0},
     'classify': {'t': T_PAPER, 'draws': 8},
+    'evidence': {'smooth': 4.0, 't': 400},
     'recipes': {'rc_ldt_paper': {'classify': {'t': T_PAPER}}},
 }
 
@@ -57,6 +59,7 @@ PUBLISHED = {
     'tune': {'steps': 4000, 'batch': 32, 'learning_rate': 1e-4, 'ema_decay': 0.999,
              'checkpoint_every': 400, 't_range': (0, 1000)},
     'classify': {'t': T_PAPER},
+    'evidence': {'smooth': 4.0, 't': 400},
     'rows': ('rc_ldt', 'unconditional_ldt'),
 }
 

@@ -1,16 +1,20 @@
 """Phase 3, zero-shot classification: choose on the validation split, then decide the test split."""
 
+import functools
 import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from repdiff import phases
 from repdiff.files import write_json, write_npz
+from repdiff.latents.frontend import PatchBasis, to_unit
 from repdiff.objectives.denoise import Tune
 from repdiff.zeroshot import rules, sequential
 from repdiff.zeroshot.decision import Decision, decide
@@ -53,6 +57,9 @@ def score(
     rule, cross_fitted = rules.choose(
         objective.schedule, arrays['t'], arrays['sweep_errors'], evaluator.kinds, labels,
         _training_errors(config, setting, evaluator, params, arrays['t'], parts / 'train'),
+    )
+    arrays['valid_readings'] = readings(
+        config, setting, evaluator, params, 'valid', *z0['valid']
     )
     decision = decide(rule, cross_fitted, labels)
     decision = decide(rule, run('valid', decision), labels)
@@ -109,3 +116,30 @@ def _auroc_over_draws(
 def read_decision(workdir: Path, row: str) -> Decision:
     """The decision that `score` chose for a row."""
     return Decision.from_json(json.loads((workdir / 'scores' / f'{row}.rule.json').read_text()))
+
+
+def readings(
+    config: ConfigDict, setting: phases.Setting, evaluator: Evaluator, params: Any, split: str,
+    z0: np.ndarray, ids: np.ndarray,
+) -> np.ndarray:
+    """What `zeroshot.typicality` compares of a split's images with latents z0: (B, J) float32.
+
+    The log error under the null class at each t of the config; before these, where the front end is
+    a projection, the log of what it leaves out of the image.
+    """
+    null = np.array([len(setting.classes)])
+    errors = evaluator.sweep(params, null, z0, ids, np.unique(phases.sweep_steps(config, 1)))[:, 0, :, 0]
+    if not isinstance(setting.frontend, PatchBasis):
+        return np.log(errors)
+    lost = phases.map_split(
+        functools.partial(_left_out, setting.frontend), setting.splits[split],
+        config.classify.batch, setting.mesh,
+    )
+    return np.log(np.concatenate([lost[:, None], errors], 1))
+
+
+@jax.jit
+def _left_out(front: PatchBasis, batch: dict) -> jax.Array:
+    """Mean square of what z0 leaves out of each image (B,), on the scale [−1, 1], kept above 0."""
+    lost = front.decode(front.encode(batch['image'])) - to_unit(batch['image'])
+    return jnp.square(lost).mean((1, 2, 3)) + 1e-5

@@ -14,7 +14,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import classify, exhibits, phases, published, report, results, sharding
+from repdiff import (
+    classify, exhibits, explain, finished, phases, published, report, results, sharding,
+)
 from repdiff.data import phantom, pipeline, records, sources
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.errors import UserError
@@ -47,6 +49,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if config.latents.kind == 'sd_vae':
         pixels = any(published.on_pixels(recipe) for recipe in recipes.values())
         splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
+    finished.keep(workdir, dataset.info, front)
     setting = phases.Setting(
         mesh, splits, tuple(dataset.info['classes']),
         jax.device_put(front, sharding.replicated(mesh)), z_shape, jax.random.key(config.seed),
@@ -62,7 +65,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for row, recipe in recipes.items():
         z0_figures |= _row(recipe, row, setting, dataset, shown, workdir, card)
     write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
-    _write_results(config, dataset, workdir, card)
+    _write_results(config, dataset, workdir, card, mesh)
     report.write(workdir)
     print(f'report: {workdir / "report" / "index.html"}')
 
@@ -145,13 +148,14 @@ def _row(
         )
         card.phase(phase.name, trained.seconds, setting.mesh.size)
         pretrained, seconds = trained.params, trained.seconds
-        z0 = exhibits.z0_over_t(
-            phase.loss_fn, pretrained, phase.frozen, shown,
-            np.array(FIGURE_T), setting.purpose('figure'),
-        )
-        figures[row] = z0.get('kept', z0['dropped'])
-        if 'kept' in z0:
-            figures[f'{row}_dropped'] = z0['dropped']
+        if not config.pretrain.row:
+            z0 = exhibits.z0_over_t(
+                phase.loss_fn, pretrained, phase.frozen, shown,
+                np.array(FIGURE_T), setting.purpose('figure'),
+            )
+            figures[row] = z0.get('kept', z0['dropped'])
+            if 'kept' in z0:
+                figures[f'{row}_dropped'] = z0['dropped']
     phase = phases.tune_phase(config, row, setting, pretrained)
     tuned = train(phase, workdir=workdir, mesh=setting.mesh, key=setting.purpose(phase.name))
     card.phase(phase.name, tuned.seconds, setting.mesh.size)
@@ -177,7 +181,7 @@ def _figure_image(dataset) -> np.ndarray:
     return next(record['image'] for record in records_of if record['label'] == 1)
 
 
-def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card') -> None:
+def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card', mesh) -> None:
     """predictions.csv, results.json and card.json from the scores on disk and the floors."""
     rows = [results.answer(row, workdir, config.seed) for row in config.rows]
     arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
@@ -193,6 +197,7 @@ def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card') ->
         'comparisons': [
             intervals.compare(rows[0], other, **bootstrap) for other in rows[1:]
         ],
+        'evidence': explain.exhibit(workdir, rows[0], dataset, mesh),
     })
     card.rules(rows)
 

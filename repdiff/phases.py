@@ -86,7 +86,8 @@ def tune_objective(config: ConfigDict, pretrain: Pretrain, classes: int) -> Tune
 
 def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
     """Pre-training on the unlabelled split."""
-    objective, name = pretrain_objective(config, setting.z_shape), f'{row}.pretrain'
+    objective = pretrain_objective(config, setting.z_shape)
+    name = f'{config.pretrain.row or row}.pretrain'
     params, frozen = _fresh(name, setting, objective), _frozen(config, setting)
     params['denoiser'] = published.denoiser_params(config, params['denoiser'])
     if objective.pixels and config.encoder.kind == 'dinov2_tuned':
@@ -234,15 +235,11 @@ def sweep_steps(config: ConfigDict, draws: int) -> np.ndarray:
 
 def latents(config: ConfigDict, setting: Setting, split: str) -> tuple[np.ndarray, np.ndarray]:
     """z0 (B, H, W, C) float32 and id words (B, 2) uint32 of a split, on the host."""
-    encode, frozen = jax.jit(latent), {'frontend': setting.frontend}
-    ids = []
-
-    def on_batch(batch):
-        ids.append(np.asarray(batch['id']))
-        return encode(frozen, batch)
-
-    z0 = map_split(on_batch, setting.splits[split], config.classify.batch, setting.mesh)
-    return z0, np.concatenate(ids)[: len(z0)]
+    encode, frozen, examples = jax.jit(latent), {'frontend': setting.frontend}, setting.splits[split]
+    z0 = map_split(
+        lambda batch: encode(frozen, batch), examples, config.classify.batch, setting.mesh
+    )
+    return z0, np.stack([examples[index]['id'] for index in range(len(examples))])
 
 
 def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callable:
@@ -265,7 +262,10 @@ def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callabl
 def _class_means(
     config: ConfigDict, objective: Pretrain, params: dict, setting: Setting
 ) -> np.ndarray:
-    """The mean pooled r of each class over the labelled training split, (K, Dr)."""
+    """The mean pooled r (K, Dr) of each class over `tune.shots` of its labelled images, or all.
+
+    The few are evenly spaced in the split, whose slices lie patient by patient.
+    """
     frozen, split = _frozen(config, setting), setting.splits['train']
 
     @jax.jit
@@ -275,5 +275,10 @@ def _class_means(
     r = map_split(
         lambda batch: pooled(params, frozen, batch), split, config.classify.batch, setting.mesh
     )
-    labels = split.labels()
-    return jnp.stack([r[labels == k].mean(0) for k in range(len(setting.classes))])
+    labels, means = split.labels(), []
+    for k in range(len(setting.classes)):
+        members = np.flatnonzero(labels == k)
+        shots = min(config.tune.shots or members.size, members.size)
+        chosen = members[np.linspace(0, members.size - 1, shots).astype(int)]
+        means.append(r[chosen].mean(0))
+    return jnp.stack(means)

@@ -15,6 +15,7 @@ TITLES = {
     'rc_ldt_paper': "RC-LDT, the paper's recipe",
     'unconditional_ldt': 'Unconditional LDT',
     'ldt_from_scratch': 'LDT from scratch',
+    'rc_ldt_prototypes': 'RC-LDT, prototypes of r, not tuned',
 }
 
 

@@ -81,6 +81,11 @@ def train(phase: Phase, *, workdir: Path, mesh: Mesh, key: jax.Array) -> Trained
             seconds = progress['seconds']
         if int(state.step) < phase.steps:
             seconds = _run(phase, state, seconds, checkpoints, workdir, mesh, key)
+        elif restored is None:  # no steps at all: the start is the result
+            checkpoints.save(
+                0, state, {'iterator': phase.iterator.get_state(), 'seconds': seconds}, None
+            )
+            checkpoints.wait()
         best = checkpoints.best_step()
         state, _ = checkpoints.restore(shapes, best)
     return Trained(state.ema, best, seconds, parameters)

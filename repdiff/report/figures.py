@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from repdiff.report import curves, panels, style, trust
+from repdiff.report import curves, evidence, panels, style, trust
 from repdiff.report.workdir import Run
 
 Draw = Callable[[Run], bytes | None]
@@ -52,6 +52,19 @@ FIGURES: tuple[tuple[str, str, Draw, str, str], ...] = (
      'The clean image predicted from ever noisier versions of one slice (as figure 9 of the '
      'paper): a picture that stays sharp at high t must come from r, not from the noisy input.',
      'report/z0_over_t.npz is missing, so predicted clean images are not shown.'),
+    ('evidence', 'Where the evaluator sees its evidence', evidence.maps,
+     'Test slices of each outcome, with the outline of the true lesion where it is known. Below: the '
+     'difference of denoising error between the classes, by pixel; red speaks for the second class, '
+     'blue against it. Coloured is only what stands out of the noise of the draws.',
+     'report/evidence.npz is missing, so no evidence maps are shown.'),
+    ('localisation', 'Do the maps find the lesion?', evidence.localisation,
+     'Slices with a lesion, against the true masks. Brightness is that of the brain without bone, '
+     'with as many pixels as the map shows; random is the expectation over the head.',
+     'results.json has no evidence measured on true masks.'),
+    ('counterfactuals', 'The same slice under the other label', evidence.counterfactuals,
+     'Each slice is noised half-way and denoised again under each label, from the same noise: what '
+     'differs is what the label stands for in the denoiser. Outlined: the true lesion.',
+     'report/evidence.npz is missing, so no counterfactuals are shown.'),
 )
 
 

@@ -43,6 +43,7 @@ def make(path, seed=0, images=1000, classes=2, size=64, pictures=24):
             'valid': {'images': 400, 'patients': 80, 'positives': 64},
             'test': {'images': images, 'patients': images // 5, 'positives': int(labels.sum())}}},
         'models': [intervals.entry(row, resamples=200, seed=seed) for row in rows],
+        'evidence': _evidence(rng),
         'comparisons': [intervals.compare(by_name[a], by_name[b], resamples=200, seed=seed)
                         for a, b in pairs],
     })
@@ -50,6 +51,14 @@ def make(path, seed=0, images=1000, classes=2, size=64, pictures=24):
     _write_notes(path, seed)
     _write_log(path, rng)
     _write_pictures(path, rng, size, pictures)
+
+
+def _evidence(rng):
+    measured = {figure: {arm: {'mean': float(value), 'ci95': [float(value) - 0.1, float(value) + 0.1]}
+                         for arm, value in zip(('evidence', 'brightness', 'random'), rng.random(3))}
+                for figure in ('pointing', 'dice', 'dice_at_lesion_size')}
+    return {'row': 'rc_ldt', 'level': 0.05, 'draws': 96, 'images': 60, 'images_with_evidence': 41,
+            'localisation': measured}
 
 
 def write_json(path, value):
@@ -154,3 +163,10 @@ def _write_pictures(path, rng, size, pictures):
     np.savez(path / 'report' / 'z0_over_t.npz', image=image, t=steps, rc_ldt=faded(4000),
              rc_ldt_dropped=faded(300), rc_ldt_paper=faded(9000), rc_ldt_paper_dropped=faded(200),
              unconditional_ldt=faded(400))
+    outcomes = ['true positive', 'false negative', 'false positive', 'true negative'][:pictures]
+    heads = np.stack([head(words.startswith(('true p', 'false n'))) for words in outcomes])
+    means = rng.normal(size=heads.shape)
+    np.savez(path / 'report' / 'evidence.npz', images=heads, outcomes=np.array(outcomes),
+             pairs=np.tile([1, 0], (len(heads), 1)), means=means, shown=abs(means) > 2,
+             masks=heads == 170, counterfactuals=np.stack([heads, heads // 2 + 30], 1),
+             step=np.array(99))

@@ -72,6 +72,7 @@ def test_page_shows_every_row_verdict_and_warning(written):
     assert 'accuracy below majority class' in text and 'worse than logistic regression' in text
     assert 'not a medical device' in text and 'drawn by a program' in text
     assert '0.1.0+66ce41c' in text and '201.5' in text
+    assert '60 test slices with a lesion, 41 show evidence' in ' '.join(text.split())
 
 
 def test_warnings_are_of_models_that_a_floor_beats():
@@ -119,6 +120,7 @@ def test_rows_have_colours_before_there_are_results(copy):
     ('results.json', 'the run has not reached its test'),
     ('report/samples.npz', 'no slices are shown'),
     ('report/z0_over_t.npz', 'predicted clean images are not shown'),
+    ('report/evidence.npz', 'no counterfactuals are shown'),
 ])
 def test_a_missing_file_leaves_its_section_out(copy, missing, sentence, monkeypatch):
     (copy / missing).unlink()
