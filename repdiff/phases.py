@@ -267,15 +267,11 @@ def sweep_steps(config: ConfigDict, draws: int) -> np.ndarray:
 
 def latents(config: ConfigDict, setting: Setting, split: str) -> tuple[np.ndarray, np.ndarray]:
     """z0 (B, H, W, C) float32 and id words (B, 2) uint32 of a split, on the host."""
-    encode, frozen = jax.jit(latent), {'frontend': setting.frontend}
-    ids = []
-
-    def on_batch(batch):
-        ids.append(to_hosts(batch['id']))
-        return encode(frozen, batch)
-
-    z0 = map_split(on_batch, setting.splits[split], config.classify.batch, setting.mesh)
-    return z0, np.concatenate(ids)[: len(z0)]
+    encode, frozen, examples = jax.jit(latent), {'frontend': setting.frontend}, setting.splits[split]
+    z0 = map_split(
+        lambda batch: encode(frozen, batch), examples, config.classify.batch, setting.mesh
+    )
+    return z0, np.stack([examples[index]['id'] for index in range(len(examples))])
 
 
 def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callable:
