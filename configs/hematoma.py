@@ -3,6 +3,7 @@
   python -m repdiff.main --config=configs/hematoma.py           quick: minutes on a 2-core CPU
   python -m repdiff.main --config=configs/hematoma.py:smoke     seconds, to see that all works
   python -m repdiff.main --config=configs/hematoma.py:paper     the paper's sizes, on a GPU or TPU
+  python -m repdiff.main --config=configs/hematoma.py:representation   what r leaks and leaves
   python -m repdiff.main --config=configs/hematoma.py:published --config.latents.weights=DIR \\
       --config.encoder.weights=DIR [--config.model.weights=DIR]
 
@@ -63,8 +64,31 @@ PUBLISHED = {
     'rows': ('rc_ldt', 'unconditional_ldt'),
 }
 
+# What r leaks in pre-training, and what the switch leaves of it: rows that differ in nothing else.
+REPRESENTATION = {
+    'data': {'simulated': {'pretrain': 4096}},
+    'latents': {'patch': 16, 'channels': 64},
+    'pretrain': {'steps': 600, 'checkpoint_every': 150},
+    'tune': {'steps': 400, 'checkpoint_every': 100, 'label_start': 'null', 't_range': (0, 1000)},
+    'classify': {'t': (10, 25, 50, 100, 200, 300, 400)},
+    'log_every': 1,  # the first loss of tuning is that of the network as the switch leaves it
+    'rows': ('pooled', 'tokens_half', 'tokens', 'tokens_paper', 'unconditional'),
+    'recipes': {
+        'pooled': {},
+        'tokens_half': {'representation': {'kind': 'tokens', 'drop_rate': 0.5}},
+        'tokens': {'representation': {'kind': 'tokens', 'drop_rate': 0.0}},
+        'tokens_paper': {
+            'representation': {'kind': 'tokens', 'drop_rate': 0.0},
+            'pretrain': {'row': 'tokens'},
+            'tune': {'switch': 'paper'},
+        },
+        'unconditional': {'pretrain': {'condition': 'none'}},
+    },
+}
+
 
 def get_config(preset: str = ''):
-    """`quick` (default), `smoke`, `paper` or `published`."""
-    presets = {'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER, 'published': PUBLISHED}
+    """`quick` (default), `smoke`, `paper`, `representation` or `published`."""
+    presets = {'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER, 'representation': REPRESENTATION,
+               'published': PUBLISHED}
     return config.preset(preset, presets)

@@ -232,5 +232,6 @@ def preset(name: str, presets: dict[str, dict]) -> ConfigDict:
     if name not in presets:
         raise UserError(f'config: no preset {name!r}; choose one of {", ".join(presets)}.')
     config = base()
-    config.update(presets[name])
+    with config.recipes.unlocked():  # a preset may have rows of its own
+        config.update(presets[name])
     return config

@@ -20,7 +20,7 @@ def get_config(path, preset):
 
 
 @pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
-@pytest.mark.parametrize('preset', ['', 'quick', 'smoke', 'paper'])
+@pytest.mark.parametrize('preset', ['', 'quick', 'smoke', 'paper', 'representation'])
 def test_presets_build_with_all_their_rows_and_data(path, preset):
     config = get_config(path, preset)
     for row in config.rows:
