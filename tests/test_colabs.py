@@ -1,0 +1,77 @@
+"""The notebooks: they run from top to bottom, call the package, define nothing, store no output."""
+
+import ast
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
+TINY = ' '.join([
+    '--config.data.image_size=32', '--config.data.simulated.pretrain=48',
+    '--config.data.simulated.train=32', '--config.data.simulated.valid=32',
+    '--config.data.simulated.test=32', '--config.data.simulated.positive_rate=0.4',
+    '--config.model.width=32', '--config.model.depth=1', '--config.model.unroll=False',
+    '--config.latents.patch=8', '--config.latents.channels=16',
+    '--config.pretrain.batch=16', '--config.pretrain.steps=2', '--config.tune.batch=16',
+    '--config.tune.steps=2', '--config.classify.t="(25, 75)"', '--config.classify.batch=16',
+    '--config.classify.budget=16', '--config.classify.min_draws=8', '--config.evidence.draws=4',
+    '--config.evidence.flips=50', '--config.evidence.images=4', '--config.eval.bootstrap=50',
+])
+SETTINGS = {  # what replaces the parameters, and how many pictures are then shown
+    'quickstart': ("PRESET = 'smoke'\nOPTIONS = '''{tiny} --config.rows=\"('rc_ldt',)\"'''", 4),
+    'hematoma_tpu': ("ROOT = '{room}/drive'\nSOURCE = f'{{ROOT}}/slices'\nSLICES = 120\n"
+                     "PRESET, IMAGE_SIZE = 'smoke', 32\n"
+                     "OPTIONS = '''{tiny} --config.rows=\"('rc_ldt',)\"'''", 4),
+    'representation_study': (
+        "OPTIONS = '''{tiny} --config.rows=\"('tokens','tokens_paper','unconditional')\"'''", 4),
+}
+
+
+def code(path):
+    """(cell, its Python source with the lines that only IPython reads turned into calls)."""
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == 'code']
+    return [(cell, TransformerManager().transform_cell(cell.source)) for cell in cells]
+
+
+@pytest.fixture(scope='module')
+def room(tmp_path_factory):
+    return tmp_path_factory.mktemp('colabs')
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_define_nothing_and_store_no_output(path):
+    nbformat.validate(nbformat.read(path, 4))
+    for cell, source in code(path):
+        assert not cell.outputs and cell.execution_count is None
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+        assert not [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run_from_top_to_bottom(path, room, monkeypatch):
+    monkeypatch.setenv('PATH', f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
+    monkeypatch.setenv('XLA_FLAGS', '--xla_backend_optimization_level=0')
+    settings, pictures = SETTINGS[path.stem]
+    tiny = f'{TINY} --config.cache={room}/cache'
+    settings = f"WORKDIR = '{room}/{path.stem}'\n{settings.format(tiny=tiny, room=room)}"
+    notebook = nbformat.read(path, 4)
+    at = [cell.metadata.get('tags') for cell in notebook.cells].index(['parameters'])
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(settings))
+    try:
+        NotebookClient(notebook, timeout=600, kernel_name='python3',
+                       resources={'metadata': {'path': str(ROOT / 'colabs')}}).execute()
+    finally:
+        keep = os.environ.get('REPDIFF_NOTEBOOKS')  # a directory to look at them in
+        if keep:
+            nbformat.write(notebook, Path(keep) / path.name)
+    outputs = [output for cell in notebook.cells for output in cell.get('outputs', ())]
+    data = [output.get('data', {}) for output in outputs]
+    assert sum('image/png' in each for each in data) >= pictures
+    assert any('AUROC' in each.get('text/markdown', '') for each in data)
+    assert not any('Traceback' in output.get('text', '') for output in outputs)
