@@ -45,6 +45,23 @@ class Hasher:
         return f'{kind}-{digest[:_DIGITS]}'
 
 
+def hidden(kind: str, name: str, hasher: Hasher | None) -> str:
+    """A name as the data set holds it; without a hasher it is kept."""
+    return name if hasher is None else hasher.name(kind, name)
+
+
+class HiddenError(UserError):
+    """A UserError with hidden names, for one that finds a name which the reader of it must know.
+
+    Attributes:
+      raw: hidden name -> raw name, for the private table.
+    """
+
+    def __init__(self, message: str, raw: dict[str, str] | None = None):
+        super().__init__(message)
+        self.raw = raw or {}
+
+
 def read_salt(path: str | os.PathLike, *, outside: str | os.PathLike) -> bytes:
     """Reads the salt file, or makes a random one that only its owner can read.
 

@@ -183,7 +183,7 @@ def test_a_second_run_reads_only_what_is_new(tmp_path, source, monkeypatch):
         file.write('\nMRN-778,1')
     original, names = dicom.read_series, []
     monkeypatch.setattr(dicom, 'read_series', lambda series, note: (
-        names.extend(entry.path.parent.name for entry in series.entries),
+        names.extend(header.path.parent.name for header in series.files),
         original(series, note=note))[1])
     second = run(tmp_path)
     assert names == ['DOE_8']
