@@ -19,6 +19,7 @@ _GLYPHS = 4  # in a row, by any of the levels
 _LEVEL = 0.15  # of the height: the feet of a row's glyphs differ by less
 _ALIKE = 0.2  # of the height: their heights do
 _GAP = 1.5  # heights between neighbours
+_GROUND = 0.2  # the share of ink just above or below a row
 _BESIDE = 0.8  # the share of a row's ink that lies outside the head
 
 
@@ -60,6 +61,14 @@ def _rows(ink: np.ndarray) -> list[list[tuple[slice, slice]]]:
                     and left[part] - right[last] <= _GAP * tall):
                 row.append(part)
                 waiting.remove(part)
-        if len(row) >= _GLYPHS:
+        if len(row) >= _GLYPHS and _stands_alone(ink, [boxes[part] for part in row]):
             rows.append([boxes[part] for part in row])
     return rows
+
+
+def _stands_alone(ink: np.ndarray, row: list[tuple[slice, slice]]) -> bool:
+    """Whether the ground above or below a row is dark: noise and texture have no such ground."""
+    left, right = row[0][1].start, row[-1][1].stop
+    top, foot = min(y.start for y, _ in row), max(y.stop for y, _ in row)
+    sides = ink[max(top - 2, 0):top, left:right], ink[foot:foot + 2, left:right]
+    return any(side.size == 0 or side.mean() <= _GROUND for side in sides)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from repdiff.data.slices import Skipped, Slice
 from repdiff.errors import UserError, check_writable
-from repdiff.files import write_atomic, write_json
+from repdiff.files import write_atomic
 
 _MIN_SALT_BYTES = 16
 _DIGITS = 16  # 64 bits: a collision among a million names has odds of 3e-8
@@ -77,8 +77,7 @@ def read_salt(path: str | os.PathLike, *, outside: str | os.PathLike) -> bytes:
     _check_outside(path, outside, 'salt file')
     if not path.exists():
         check_writable(path, 'salt file')
-        write_atomic(path, secrets.token_hex(32) + '\n')
-        os.chmod(path, 0o600)
+        write_atomic(path, secrets.token_hex(32) + '\n', mode=0o600)
     try:
         salt = path.read_bytes().strip()
     except OSError as error:
@@ -164,8 +163,7 @@ def write_mapping(
     """
     path = Path(path)
     _check_outside(path, outside, 'private mapping')
-    write_json(path, names)
-    os.chmod(path, 0o600)
+    write_atomic(path, json.dumps(names, indent=2) + '\n', mode=0o600)
 
 
 def _check_outside(path: Path, directory: str | os.PathLike, what: str) -> None:

@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from worker_jobs import work
+from worker_jobs import kill, read, work
 
+from repdiff.data import dicom, jobs
+from repdiff.data.jobs import Job
+from repdiff.data.slices import Skipped
 from repdiff.data.workers import Lost, Workers
 from repdiff.errors import UserError
 
@@ -52,3 +56,21 @@ def test_an_error_passes_through():
     with Workers(1, 2) as team, pytest.raises(UserError) as caught:
         list(team.run(work, [*range(7), 'complain']))
     assert str(caught.value) == 'a sentence'
+
+
+def test_only_the_file_that_hangs_or_kills_is_left_out():
+    names = ('/a', '/hang', '/b', '/die', '/c')
+    headers = [dicom.Header(Path(name), 's', name, None, None, 0.0, 0.0, True) for name in names]
+    todo = [Job('pictures', tuple(map(Path, names)), 5), Job('pictures', (Path('/d'),), 1),
+            Job('dicom', dicom.Series(tuple(headers)), 5)]
+    left_out = [Skipped('/hang', Lost.SILENT.value), Skipped('/die', Lost.DIED.value)]
+    mixed = ['a', left_out[0], 'b', left_out[1], 'c']
+    with Workers(None, 2, silence=4) as team:
+        done = list(jobs.done(read, todo, team))
+    assert done == list(zip(todo, (mixed, ['d'], mixed), strict=True))
+    assert all(each.value.endswith('.') for each in Lost)
+
+
+def test_made_up_images_that_kill_their_process_are_an_error():
+    with Workers(None, 2) as team, pytest.raises(UserError, match='images .* ended the process'):
+        list(jobs.done(kill, [Job('tfds', ('train', 0, 32), 32)], team))

@@ -19,3 +19,20 @@ def work(job, context):
             yield job
         return
     yield job * context
+
+
+def read(job, context):
+    """Names of the files of a job of pictures, or of a DICOM series; it hangs or dies over some."""
+    del context
+    paths = job.work if job.kind == 'pictures' else [header.path for header in job.work.files]
+    for path in paths:
+        if path.name.startswith('hang'):
+            time.sleep(600)
+        if path.name.startswith('die'):
+            os._exit(1)
+        yield path.name
+
+
+def kill(job, context):
+    del job, context
+    os._exit(1)
