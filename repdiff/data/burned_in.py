@@ -2,7 +2,7 @@
 
 No detector of text is sure; this one is to make people look. It sees rows of at least four bright
 glyphs on a dark ground, as scanners and viewers write names into the corners. It does not see text
-over the head, dark or slanted text, or glyphs below five pixels.
+over the head or a head-rest, dark or slanted text, or glyphs below five pixels.
 """
 
 import numpy as np

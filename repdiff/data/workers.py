@@ -170,9 +170,9 @@ def _serve(pipe: multiprocessing.connection.Connection, context: Any) -> None:
     """The life of a process: jobs in; signs of life and items, or an error, out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process hears it and ends this one
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        pipe.send(None)
         while True:
             do, job = pipe.recv()
+            pipe.send(None)  # the first time, all that the job needs has been imported
             try:
                 said = _items(do(job, context), pipe)
             except Exception as error:

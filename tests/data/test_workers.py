@@ -45,7 +45,8 @@ def test_a_job_that_kills_or_hangs_costs_itself_only():
 
 def test_a_script_without_a_guard_is_not_run_again():
     program = ('from repdiff.data.workers import Workers; from os.path import join; print("once")\n'
-               'with Workers("b", 2) as team: print("".join(list(team.run(join, ["a"] * 6))[-1][1]))')
+               'with Workers("b", 2) as team: done = list(team.run(join, ["a"] * 6))\n'
+               'print("".join(done[-1][1]))')
     for how in (['-c', program], ['-']):
         done = subprocess.run([sys.executable, *how], input=program, capture_output=True,
                               text=True, check=True)
