@@ -53,7 +53,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
     setting = phases.Setting(
         mesh, splits, tuple(dataset.info['classes']),
-        jax.device_put(front, sharding.replicated(mesh)), z_shape, jax.random.key(config.seed),
+        sharding.to_all(front, mesh), z_shape, jax.random.key(config.seed),
     )
     exhibits.write_npz(
         workdir / 'report' / 'samples.npz',
