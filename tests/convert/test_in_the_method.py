@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from proven import HEADS, converted, golden
+from proven import DIT, HEADS, converted, golden
 from repdiff import benchmark_convert, config, experiment, phases, published, sharding, train
 from repdiff.convert import store
 from repdiff.data import pipeline
@@ -19,7 +19,7 @@ SIZE = 32  # pixels; the VAE makes 4x4 latents of them
 def weights(tmp_path_factory):
     """Directories of converted random weights, by kind."""
     root = tmp_path_factory.mktemp('weights')
-    settings = {'dinov2': HEADS, 'dit': HEADS, 'sd_vae': {'norm_num_groups': 2}}
+    settings = {'dinov2': HEADS, 'dit': DIT, 'sd_vae': {'norm_num_groups': 2}}
     for kind, given in settings.items():
         (root / kind).mkdir()
         converted(root / kind, kind, golden(kind)[0], given)
@@ -200,4 +200,5 @@ def test_main_job_with_a_converted_encoder_and_vae(weights, tmp_path):
     experiment.run(made, tmp_path / 'work')
     assert (tmp_path / 'work' / 'results.json').exists()
     assert (tmp_path / 'work' / 'report' / 'index.html').exists()
-    assert len(list((tmp_path / 'cache' / 'latents').iterdir())) == 4
+    tables = list((tmp_path / 'cache' / 'latents').glob('*/*.npz'))
+    assert len(tables) == 4 and len({table.parent for table in tables}) == 1
