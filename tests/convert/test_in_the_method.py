@@ -11,6 +11,7 @@ from repdiff.convert import store
 from repdiff.data import pipeline
 from repdiff.errors import UserError
 from repdiff.models.dit import DiT
+from repdiff.models.vit import ViT
 
 SIZE = 32  # pixels; the VAE makes 4x4 latents of them
 
@@ -27,13 +28,17 @@ def weights(tmp_path_factory):
 
 
 class Source:
-    """Twelve random images in two classes."""
+    """Twelve random images in two classes, grey or in colour."""
+
+    def __init__(self, channels=1):
+        self.channels = channels
 
     def __len__(self):
         return 12
 
     def __getitem__(self, index):
-        image = np.random.default_rng(index).integers(0, 256, (SIZE, SIZE, 1), np.uint8)
+        shape = (SIZE, SIZE, self.channels)
+        image = np.random.default_rng(index).integers(0, 256, shape, np.uint8)
         return {'image': image, 'label': np.int32(index % 2), 'id': str(index)}
 
 
@@ -56,9 +61,9 @@ def small(weights, encoder='joint', latents='pca', kind='pooled', denoiser=False
     return made
 
 
-def setting_of(made, cache):
+def setting_of(made, cache, channels=1):
     """The setting of a run on the twelve images, one device, and their pixels."""
-    images = pipeline.examples(Source())
+    images = pipeline.examples(Source(channels))
     splits = {name: images for name in ('pretrain', 'train', 'valid')}
     front = experiment.fit_frontend(made, images)
     z_shape = front.encode(images[0]['image'][None]).shape[1:]
@@ -69,14 +74,14 @@ def setting_of(made, cache):
     return phases.Setting(mesh, splits, ('a', 'b'), front, z_shape, jax.random.key(0))
 
 
-@pytest.mark.parametrize('encoder, latents, kind, denoiser', [
-    ('joint', 'sd_vae', 'pooled', False),
-    ('dinov2_frozen', 'sd_vae', 'pooled', True),
-    ('dinov2_tuned', 'pca', 'tokens', True),
+@pytest.mark.parametrize('encoder, latents, kind, denoiser, channels', [
+    ('joint', 'sd_vae', 'pooled', False, 1),
+    ('dinov2_frozen', 'sd_vae', 'pooled', True, 3),
+    ('dinov2_tuned', 'pca', 'tokens', True, 1),
 ])
-def test_trains_and_scores(weights, tmp_path, encoder, latents, kind, denoiser):
+def test_trains_and_scores(weights, tmp_path, encoder, latents, kind, denoiser, channels):
     made = small(weights, encoder, latents, kind, denoiser)
-    setting = setting_of(made, tmp_path)
+    setting = setting_of(made, tmp_path, channels)
 
     def run(phase):
         return train.train(phase, workdir=tmp_path, mesh=setting.mesh, key=jax.random.key(1))
@@ -164,6 +169,22 @@ def test_dinov2_sees_colour_normalised_and_tokens_on_the_denoiser_s_grid(weights
     ramp = jnp.broadcast_to(jnp.arange(6.0)[None, :, None], (6, 6, 1)).reshape(1, 36, 1)
     left, right = pixels.resample(ramp)[0, :2, 0]
     assert left < 1.8 and right > 3.2 and abs(left + right - 5) < 1e-5
+
+
+def test_dinov2_sees_three_channels_as_red_green_and_blue(weights):
+    """What it is shown, and what it makes of that, against the steps by hand."""
+    made = small(weights, 'dinov2_frozen')
+    objective = phases.pretrain_objective(made, (4, 4, 4))
+    images = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), np.uint8)
+    shown = objective.pixels.show(images)
+    by_hand = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(shown, by_hand, atol=1e-5)
+    grey = objective.pixels.show(images[..., :1])
+    np.testing.assert_allclose(grey, objective.pixels.show(images[..., [0, 0, 0]]), atol=1e-6)
+    fields, params = store.load(weights['dinov2'], 'dinov2')
+    see = jax.jit(lambda x: ViT(**fields).apply({'params': params}, x)['cls'])
+    swapped = see(objective.pixels.show(images[..., ::-1]))
+    assert not np.allclose(see(shown), swapped, atol=1e-2)
 
 
 @pytest.mark.parametrize('changes, words', [
