@@ -152,7 +152,7 @@ def _phase(
         frozen=frozen,
         iterator=pipeline.train_iterator(
             setting.splits[split], batch=section.batch // jax.process_count(), seed=config.seed,
-            flip=config.data.flip, shift=config.data.shift, balanced=balanced,
+            augmentation=pipeline.Augmentation(**config.augmentation), balanced=balanced,
             shard_index=jax.process_index(), shard_count=jax.process_count(),
         ),
         evaluate=evaluate,
