@@ -16,7 +16,8 @@ def locate(source: str, files: Sequence[str]) -> Path:
     """The local weight file of `source`, with its config.json beside it where there is one.
 
     `source` is a file, a folder as downloaded from the hub, or a hub id (OWNER/NAME), which is
-    downloaded, or found in the hub's cache where there is no network. Of a folder or repository the first of `files` that is there is taken.
+    downloaded, or found in the hub's cache where there is no network. Of a folder or repository
+    the first of `files` that is there is taken.
 
     Raises:
       UserError: nothing is there, or the download failed: the message says which file to fetch

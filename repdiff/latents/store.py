@@ -27,7 +27,7 @@ _READ = 'readahead_buffer_size:0,max_parallelism:0'
 
 
 def key(image: np.ndarray, id: np.ndarray) -> bytes:
-    """What a latent is kept under (24 bytes): the image's id words (2,) and a hash of its pixels."""
+    """What a latent is kept under (24 bytes): the image's id words (2,), a hash of its pixels."""
     pixels = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
     pixels.update(np.ascontiguousarray(image))
     return np.asarray(id, '<u4').tobytes() + pixels.digest()

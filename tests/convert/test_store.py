@@ -173,7 +173,8 @@ def test_a_wrong_name_is_told_from_a_missing_network(monkeypatch):
 
 
 def test_without_network_an_earlier_download_is_used(monkeypatch, tmp_path):
-    cache = {'pytorch_model.bin': str(tmp_path / 'pytorch_model.bin'), 'model.safetensors': object()}
+    cache = {'model.safetensors': object(),  # which says that the hub does not have it
+             'pytorch_model.bin': str(tmp_path / 'pytorch_model.bin')}
     monkeypatch.setitem(sys.modules, 'huggingface_hub', fake_hub({}, cache, fails))
     found = hub.locate('facebook/dinov2-base', ('model.safetensors', 'pytorch_model.bin'))
     assert found == tmp_path / 'pytorch_model.bin'
