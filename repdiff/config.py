@@ -103,13 +103,13 @@ def base() -> ConfigDict:
     config.tune = ConfigDict(dict(
         switch='null',  # 'null' keeps the function with r dropped; 'paper' drops r at once
         label_start='class_means',  # or 'null' or 'random': where label embeddings start
-        steps=800,
+        steps=1000,
         batch=64,
         learning_rate=2e-3,
         warmup_steps=50,
         decay='cosine',
         ema_decay=0.99,
-        checkpoint_every=100,  # steps; the checkpoint with the best validation AUROC is used
+        checkpoint_every=200,  # steps; the checkpoint with the best validation AUROC is used
         balanced=True,  # each class equally often; 16 % of slices are positive
         t_range=(0, 100),  # steps trained on, half open: where the classes of a small image differ
         paired_weight=1.0,  # our paired term, not in the paper; 0 is off
@@ -124,7 +124,7 @@ def base() -> ConfigDict:
     ))
     config.classify = ConfigDict(dict(
         t=(5, 10, 25, 50, 75, 99),  # steps scored; the rule over them is chosen on valid
-        draws=2,  # noise draws a step
+        draws=4,  # noise draws a step
         select_draws=1,  # the same, when choosing the tuning checkpoint
         chunk=1,  # draws computed at once; more use more memory
         batch=100,  # images a call
@@ -139,7 +139,7 @@ def base() -> ConfigDict:
         tensor=1,
     ))
     config.log_every = 50  # steps
-    config.keep_checkpoints = 1  # newest kept beside the best
+    config.keep_checkpoints = 2  # newest kept beside the best; 2 or more, should one be damaged
 
     # The trained rows of the results, in order, and what each changes in this config.
     config.rows = ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'ldt_from_scratch')
