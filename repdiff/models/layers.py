@@ -55,12 +55,12 @@ def _product_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax
 _product.defvjp(_product_forward, _product_backward)
 
 
-def normalise(x: jax.Array) -> jax.Array:
+def normalise(x: jax.Array, epsilon: float = NORM_EPS) -> jax.Array:
     """LayerNorm without scale and bias over the last axis, computed and returned in float32."""
     x = x.astype(jnp.float32)
     centred = x - x.mean(-1, keepdims=True)
     variance = jnp.square(centred).mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + NORM_EPS)
+    return centred * jax.lax.rsqrt(variance + epsilon)
 
 
 class LayerNorm(nn.Module):
@@ -75,9 +75,11 @@ class LayerNorm(nn.Module):
         return (normalise(x) * scale + bias).astype(self.dtype)
 
 
-def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+def modulate(
+    x: jax.Array, shift: jax.Array, scale: jax.Array, epsilon: float = NORM_EPS
+) -> jax.Array:
     """adaLN: LayerNorm of x (B, N, D), then a shift and a scale (B, D) per example, in x's dtype."""
-    return (normalise(x) * (1 + scale[:, None]) + shift[:, None]).astype(x.dtype)
+    return (normalise(x, epsilon) * (1 + scale[:, None]) + shift[:, None]).astype(x.dtype)
 
 
 class Attention(nn.Module):
