@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -134,20 +135,25 @@ def _frozen(config: ConfigDict, setting: Setting) -> dict:
     return jax.device_put(frozen, replicated(setting.mesh))
 
 
-def _phase(
-    config: ConfigDict, section: ConfigDict, name: str, setting: Setting, objective: Callable,
-    params: dict, frozen: dict, *, split: str, balanced: bool, evaluate: Callable,
-) -> Phase:
+def optimizer(config: ConfigDict, section: ConfigDict) -> optax.GradientTransformation:
+    """The optimizer of a phase; `section` is the config's `pretrain` or `tune`."""
     schedule = optim.learning_rate(
         section.learning_rate, section.warmup_steps, section.steps, section.decay
     )
     o = config.optim
+    return optim.adamw(
+        schedule, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, clip_norm=o.clip_norm
+    )
+
+
+def _phase(
+    config: ConfigDict, section: ConfigDict, name: str, setting: Setting, objective: Callable,
+    params: dict, frozen: dict, *, split: str, balanced: bool, evaluate: Callable,
+) -> Phase:
     return Phase(
         name=name,
         loss_fn=objective,
-        tx=optim.adamw(
-            schedule, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, clip_norm=o.clip_norm
-        ),
+        tx=optimizer(config, section),
         params=params,
         frozen=frozen,
         iterator=pipeline.train_iterator(
@@ -158,7 +164,7 @@ def _phase(
         evaluate=evaluate,
         steps=section.steps,
         batch=section.batch,
-        accumulate=o.accumulate,
+        accumulate=config.optim.accumulate,
         ema_decay=section.ema_decay,
         log_every=config.log_every,
         checkpoint_every=section.checkpoint_every,

@@ -1,5 +1,8 @@
 """The device mesh, and where parameters and batches lie on it."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -50,6 +53,30 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis is split over data × fsdp."""
     return NamedSharding(mesh, BATCH)
+
+
+def split_batch(x: jax.Array) -> jax.Array:
+    """x (B, ...) with B split over data × fsdp; the compiler chooses for the other axes.
+
+    Layers say so of what they put out. Without it the compiler may, under fsdp, move activations
+    instead of parameters and keep whole batches on every device. As given outside of a mesh
+    (`on_mesh`).
+    """
+    if AXES != jax.sharding.get_abstract_mesh().axis_names:
+        return x
+    rest = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *rest))
+
+
+def on_mesh(function: Callable, mesh: Mesh) -> Callable:
+    """`function` with the mesh in context, for `split_batch`; to be jitted."""
+
+    @functools.wraps(function)
+    def wrapped(*args):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return wrapped
 
 
 def param_shardings(params, mesh: Mesh):

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from repdiff.optim import ema_update
-from repdiff.sharding import batch_sharding, replicated, state_shardings
+from repdiff.sharding import batch_sharding, on_mesh, replicated, state_shardings
 
 # (params, frozen, batch, key) -> (scalar loss, scalars to log)
 LossFn = Callable[[Any, Any, dict[str, jax.Array], jax.Array], tuple[jax.Array, dict]]
@@ -85,7 +85,7 @@ def jit_train_step(train_step: Callable, state: TrainState, mesh: Mesh) -> Calla
     """`train_step` compiled for the mesh: state sharded and donated, batch split, the rest whole."""
     shardings, whole = state_shardings(state, mesh), replicated(mesh)
     return jax.jit(
-        train_step,
+        on_mesh(train_step, mesh),
         in_shardings=(shardings, whole, batch_sharding(mesh), whole),
         out_shardings=(shardings, whole),
         donate_argnums=0,
