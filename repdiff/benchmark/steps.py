@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from repdiff import config as configs
 from repdiff import optim
 from repdiff.errors import UserError
-from repdiff.phases import pretrain_objective, tune_objective
 from repdiff.sharding import make_mesh, to_devices
 from repdiff.step import create_state, jit_train_step, make_train_step
 from repdiff.zeroshot.score import make_scorer
@@ -60,8 +59,10 @@ def check_cases(names: str) -> list[str]:
 
 def make_objective(config: ConfigDict, case: str, z_shape: tuple[int, int, int]):
     """The pre-training or tuning objective of a case, as the main job builds it."""
-    pretrain = pretrain_objective(config, z_shape)
-    return tune_objective(config, pretrain, CLASSES) if 'tune' in CASES[case] else pretrain
+    from repdiff import phases  # late: its log writer imports PyTorch, whose threads start then
+
+    pretrain = phases.pretrain_objective(config, z_shape)
+    return phases.tune_objective(config, pretrain, CLASSES) if 'tune' in CASES[case] else pretrain
 
 
 def our_train_step(config: ConfigDict, objective, z_shape: tuple[int, int, int]) -> Step:

@@ -40,18 +40,8 @@ def test_bad_options_end_in_one_sentence(arguments, words, capsys):
 
 
 def test_without_pytorch_it_says_what_to_install():
-    program = """
-import sys
-from repdiff.benchmark import __main__ as benchmark
-
-class WithoutTorch:
-    def find_spec(self, name, *_):
-        if name.partition('.')[0] == 'torch':
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, WithoutTorch())
-benchmark.main(['train'])
-"""
+    program = "import sys; sys.modules['torch'] = None\n" \
+        "from repdiff.benchmark import __main__ as benchmark; benchmark.main(['train'])"
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith('repdiff: PyTorch is missing')
