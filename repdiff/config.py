@@ -135,7 +135,7 @@ def base() -> ConfigDict:
         tensor=1,
     ))
     config.log_every = 50  # steps
-    config.keep_checkpoints = 1  # newest kept beside the best
+    config.keep_checkpoints = 2  # newest kept beside the best; 2 or more, should one be damaged
 
     # The trained rows of the results, in order, and what each changes in this config.
     config.rows = ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'ldt_from_scratch')

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from repdiff import optim, published
+from repdiff import interrupt, optim, published
 from repdiff.data import pipeline
 from repdiff.diffusion import schedule as schedules
 from repdiff.errors import UserError
@@ -23,7 +23,7 @@ from repdiff.models.vit import ViT
 from repdiff.objectives.denoise import Pretrain, Tune, latent
 from repdiff.objectives.switch import start_tuning, tuned_denoiser
 from repdiff.progress import Progress
-from repdiff.sharding import replicated, to_devices
+from repdiff.sharding import host_rows, replicated, to_devices, to_hosts
 from repdiff.train import Phase
 from repdiff.zeroshot import rules
 from repdiff.zeroshot.score import draw_noise, image_keys, make_scorer
@@ -157,9 +157,8 @@ def _phase(
         params=params,
         frozen=frozen,
         iterator=pipeline.train_iterator(
-            setting.splits[split], batch=section.batch // jax.process_count(), seed=config.seed,
-            flip=config.data.flip, shift=config.data.shift, balanced=balanced,
-            shard_index=jax.process_index(), shard_count=jax.process_count(),
+            setting.splits[split], batch=section.batch, rows=host_rows(setting.mesh, section.batch),
+            seed=config.seed, flip=config.data.flip, shift=config.data.shift, balanced=balanced,
         ),
         evaluate=evaluate,
         steps=section.steps,
@@ -173,15 +172,28 @@ def _phase(
 
 
 def map_split(function: Callable, split: Any, batch: int, mesh: Mesh, what: str = '') -> np.ndarray:
-    """function(batch) over a split, in batches on the mesh, without the padding; stacked."""
+    """function(batch) over a split, in batches on the mesh, without the padding; stacked.
+
+    Every host reads its own rows of each batch and gets the whole result.
+    """
     batch = -(-batch // mesh.size) * mesh.size  # every device gets equally many
     progress = Progress(len(split), what, 'images') if what else None
-    outputs = []
-    for host in pipeline.eval_batches(split, batch=batch):
-        valid = host.pop('valid')
-        outputs.append(np.asarray(function(to_devices(host, mesh)))[valid])
+    outputs, running = [], []
+
+    def collect() -> None:
+        output, valid = running.pop(0)
+        outputs.append(to_hosts(output)[valid])
         if progress:
             progress.update(int(valid.sum()))
+
+    for host in pipeline.eval_batches(split, batch=batch, rows=host_rows(mesh, batch)):
+        interrupt.check()
+        valid = host.pop('valid')
+        with jax.set_mesh(mesh):
+            running.append((function(to_devices(host, mesh)), valid))
+        if len(running) > 1:  # the next batch is read while one is computed
+            collect()
+    collect()
     return np.concatenate(outputs)
 
 

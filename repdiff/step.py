@@ -43,7 +43,8 @@ def make_train_step(
 
     The key of a step is fold_in(key, step), so a resumed run draws what an uninterrupted one would.
     With `accumulate` > 1 the batch is cut into that many equal parts whose gradients are averaged;
-    the optimizer and the EMA move once.
+    the optimizer and the EMA move once. A part takes every `accumulate`-th row, so that each device
+    has its share of it without moving images.
     """
 
     def gradients(params, frozen, batch, key):
@@ -51,7 +52,9 @@ def make_train_step(
         return grads, scalars
 
     def accumulated(params, frozen, batch, key):
-        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        parts = jax.tree.map(
+            lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+        )
 
         def add(total, part):
             index, part = part

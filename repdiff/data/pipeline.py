@@ -5,7 +5,7 @@ state is one position, and the global order is the same for any number of hosts.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -128,22 +128,23 @@ def _balanced(source: Examples, seed: int) -> grain.MapDataset:
     return grain.MapDataset.mix(classes)
 
 
-def train_iterator(source: Source | Examples, *, batch: int, seed: int, flip: bool, shift: int, balanced: bool,
-                   shard_index: int, shard_count: int) -> grain.DatasetIterator:
-    """Endless shuffled batches of this host's share.
+def train_iterator(source: Source | Examples, *, batch: int, rows: Sequence[int], seed: int,
+                   flip: bool, shift: int, balanced: bool) -> grain.DatasetIterator:
+    """Endless shuffled batches, of which this host reads its own rows.
 
-    The order is a fresh permutation in each epoch, or, `balanced`, one of each class in turn.
-    Host i of n takes the positions i, i + n, ... of it, so hosts never share an example of an
-    epoch and together see all of them.
+    The order is a fresh permutation in each epoch, or, `balanced`, one of each class in turn. Batch
+    i over all hosts is its positions i · batch and following, whatever the number of hosts.
 
     Args:
       source: records, decoded once and kept in memory where they fit in IN_MEMORY_BYTES.
-      batch: examples of this host in a batch.
+      batch: examples of all hosts together in a batch.
+      rows: which of them this host reads, B in number.
       flip: mirrors each example left to right with probability one half.
       shift: moves each example by up to so many pixels in both directions; 0 for none.
 
     Returns: an iterator of dict(image uint8 (B, H, W, C), label int32 (B,), id uint32 (B, 2));
-      `get_state()` is JSON-serialisable and `set_state(state)` continues exactly.
+      `get_state()` is JSON-serialisable, the same on every host, and `set_state(state)` continues
+      exactly, also with other `rows`.
     """
     source = examples(source)
     if balanced:
@@ -153,22 +154,31 @@ def train_iterator(source: Source | Examples, *, batch: int, seed: int, flip: bo
     augment = source.augment(flip, shift)
     if augment:
         order = order.random_map(augment, seed=seed)
-    shard = order[shard_index::shard_count].batch(batch)
+    rows = [int(row) for row in rows]
+
+    def read(index: int) -> dict[str, np.ndarray]:
+        return _stack([order[index * batch + row] for row in rows])
+
+    batches = grain.MapDataset.range(len(order) // batch).map(read)
     # Reading from memory is fastest without threads; decoding overlaps with the training step.
     threads = 0 if isinstance(source, InMemory) else 2
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    return iter(shard.to_iter_dataset(options))
+    return iter(batches.to_iter_dataset(options))
 
 
-def eval_batches(source: Source | Examples, *, batch: int) -> Iterator[dict[str, np.ndarray]]:
-    """Every example once, in order: image, label, id as in training, and `valid` bool (B,).
+def eval_batches(source: Source | Examples, *, batch: int,
+                 rows: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Every example once, in order, in batches of which this host reads its own `rows`, or all.
 
-    The last batch is filled up with copies of its last example, marked not valid.
+    Gives image, label and id as in training, (rows, ...), and `valid` (batch,) bool: the last batch
+    is filled up with copies of its last example, marked not valid.
     """
-    source = examples(source)
+    source, rows = examples(source), range(batch) if rows is None else rows
     for start in range(0, len(source), batch):
-        indices = np.arange(start, start + batch)
-        rows = [source.plain(source[int(index)])
-                for index in np.minimum(indices, len(source) - 1)]
-        yield {**{key: np.stack([row[key] for row in rows]) for key in rows[0]},
-               'valid': indices < len(source)}
+        found = _stack([source.plain(source[min(start + int(row), len(source) - 1)])
+                        for row in rows])
+        yield {**found, 'valid': np.arange(start, start + batch) < len(source)}
+
+
+def _stack(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}

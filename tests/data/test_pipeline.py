@@ -30,9 +30,9 @@ def numbers(batches, flip=False):
 
 
 def iterate(source, **changes):
-    return pipeline.train_iterator(source, **{
-        'batch': 5, 'seed': 3, 'flip': False, 'shift': 0, 'balanced': False,
-        'shard_index': 0, 'shard_count': 1, **changes})
+    settings = {'batch': 5, 'seed': 3, 'flip': False, 'shift': 0, 'balanced': False} | changes
+    settings.setdefault('rows', range(settings['batch']))
+    return pipeline.train_iterator(source, **settings)
 
 
 def take(iterator, count):
@@ -99,13 +99,22 @@ def test_balanced_never_shows_the_unlabelled():
 
 
 @pytest.mark.parametrize('balanced', [False, True])
-def test_shards_are_disjoint_and_cover_the_one_host_order(balanced):
-    whole = numbers(take(iterate(Source(20), balanced=balanced, batch=10), 4))
-    shards = [numbers(take(iterate(Source(20), balanced=balanced, shard_index=i, shard_count=2), 4))
-              for i in (0, 1)]
-    assert [list(pair) for pair in zip(*shards, strict=True)] == np.reshape(whole, (20, 2)).tolist()
-    if not balanced:
-        assert not set(shards[0][:10]) & set(shards[1][:10])
+def test_hosts_read_their_rows_of_the_one_order(balanced):
+    settings = {'balanced': balanced, 'batch': 10, 'flip': True}
+    whole = take(iterate(Source(20), **settings), 4)
+    for rows in ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [2, 3, 8, 9]):
+        for part, batch in zip(take(iterate(Source(20), rows=rows, **settings), 4), whole, strict=True):
+            for key in batch:
+                np.testing.assert_array_equal(part[key], batch[key][rows])
+
+
+def test_the_place_in_the_order_is_that_of_any_number_of_hosts():
+    whole = iterate(Source(23), batch=6, flip=True)
+    half = iterate(Source(23), batch=6, flip=True, rows=range(3, 6))
+    take(half, 5)
+    whole.set_state(json.loads(json.dumps(half.get_state())))
+    for batch, part in zip(take(whole, 4), take(half, 4), strict=True):
+        np.testing.assert_array_equal(batch['image'][3:], part['image'])
 
 
 def test_flips_are_real_and_fair():
@@ -148,6 +157,9 @@ def test_eval_batches_pad_the_last():
     assert [batch['valid'].tolist() for batch in batches] == [[True] * 3, [True] * 3,
                                                              [True, False, False]]
     np.testing.assert_array_equal(batches[2]['id'][0], pipeline.id_words('6'))
+    parts = list(pipeline.eval_batches(Source(7), batch=3, rows=[1, 2]))
+    assert numbers(parts) == [1, 2, 4, 5, 6, 6]
+    assert [part['valid'].tolist() for part in parts] == [batch['valid'].tolist() for batch in batches]
 
 
 def test_fast_enough_with_decoding(tmp_path):
