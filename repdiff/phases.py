@@ -23,7 +23,7 @@ from repdiff.models.vit import ViT
 from repdiff.objectives.denoise import Pretrain, Tune, latent
 from repdiff.objectives.switch import start_tuning, tuned_denoiser
 from repdiff.progress import Progress
-from repdiff.sharding import host_rows, replicated, to_devices, to_hosts
+from repdiff.sharding import host_rows, param_shardings, replicated, to_devices, to_hosts
 from repdiff.train import Phase
 from repdiff.zeroshot import rules
 from repdiff.zeroshot.score import draw_noise, image_keys, make_scorer
@@ -81,6 +81,18 @@ def tune_objective(config: ConfigDict, pretrain: Pretrain, classes: int) -> Tune
     )
 
 
+def check_batches(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises UserError where a phase's batch does not divide over the mesh."""
+    parts = config.optim.accumulate
+    for name in ('pretrain', 'tune'):
+        if config[name].batch % parts:
+            raise UserError(
+                f'config.{name}.batch is {config[name].batch}, which optim.accumulate={parts} does '
+                f'not divide; choose a multiple of {parts}.'
+            )
+        host_rows(mesh, config[name].batch // parts)
+
+
 def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
     """Pre-training on the unlabelled split."""
     objective, name = pretrain_objective(config, setting.z_shape), f'{row}.pretrain'
@@ -122,9 +134,10 @@ def tune_phase(config: ConfigDict, row: str, setting: Setting, pretrained: dict 
 
 
 def _fresh(name: str, setting: Setting, objective: Pretrain | Tune) -> dict:
-    """Random parameters of a phase's networks."""
-    z0 = jnp.zeros((1, *setting.z_shape))
-    return jax.jit(objective.init)(setting.purpose(f'{name}.init'), z0)
+    """Random parameters of a phase's networks, each device making its part."""
+    key, z0 = setting.purpose(f'{name}.init'), jnp.zeros((1, *setting.z_shape))
+    places = param_shardings(jax.eval_shape(objective.init, key, z0), setting.mesh)
+    return jax.jit(objective.init, out_shardings=places)(key, z0)
 
 
 def _frozen(config: ConfigDict, setting: Setting) -> dict:
