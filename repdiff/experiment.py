@@ -300,7 +300,6 @@ def code_version() -> str:
 def settings(config: ConfigDict) -> DataSettings:
     """`config.data` as the data room takes it; the simulation gets the run's seed and image size."""
     data = config.data.to_dict()
-    data = {name: value for name, value in data.items() if name not in ('flip', 'shift')}
     simulated = phantom.Settings(
         image_size=data['image_size'], seed=config.seed, **data.pop('simulated')
     )

@@ -171,7 +171,8 @@ def _phase(
         frozen=frozen,
         iterator=pipeline.train_iterator(
             setting.splits[split], batch=section.batch, rows=host_rows(setting.mesh, section.batch),
-            seed=config.seed, flip=config.data.flip, shift=config.data.shift, balanced=balanced,
+            seed=config.seed, augmentation=pipeline.Augmentation(**config.augmentation),
+            balanced=balanced,
         ),
         evaluate=evaluate,
         steps=section.steps,

@@ -6,10 +6,12 @@ state is one position, and the global order is the same for any number of hosts.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grain
 import numpy as np
+from PIL import Image
 
 # A split whose decoded images fit in this many bytes is decoded once and kept.
 IN_MEMORY_BYTES = 1 << 30
@@ -43,9 +45,9 @@ class Examples:
         """The labels (B,) in order."""
         return np.array([self[index]['label'] for index in range(len(self))])
 
-    def augment(self, flip: bool, shift: int) -> Callable | None:
+    def augment(self, augmentation: 'Augmentation') -> Callable | None:
         """(example, rng) -> the example as a step of training sees it; None: as it is."""
-        return _Augment(flip, shift) if flip or shift else None
+        return augmentation if augmentation != Augmentation() else None
 
     def plain(self, example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The example as scoring sees it."""
@@ -95,26 +97,54 @@ def examples(source: Source | Examples) -> Examples:
     return InMemory(source) if size <= IN_MEMORY_BYTES else _OnDisk(source)
 
 
-class _Augment:
-    """Mirrors left to right with probability one half, and moves by up to `shift` pixels.
+@dataclass(frozen=True)
+class Augmentation:
+    """How a training image is changed at each visit; what a move uncovers repeats the border.
 
-    What a move uncovers repeats the border.
+    flip: mirrors left to right with probability one half. shift: moves by up to so many pixels in
+    both directions. rotate: turns about the centre by up to so many degrees. zoom: scales by a
+    factor of up to 1 + zoom either way.
     """
 
-    def __init__(self, flip: bool, shift: int):
-        self.flip, self.shift = flip, shift
+    flip: bool = False
+    shift: int = 0
+    rotate: float = 0.0
+    zoom: float = 0.0
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels move other than by mirroring."""
+        return bool(self.shift or self.rotate or self.zoom)
 
     def __call__(self, example: dict[str, np.ndarray],
                  rng: np.random.Generator) -> dict[str, np.ndarray]:
         image = example['image']
         if self.flip and rng.random() < 0.5:
             image = image[:, ::-1]
-        if self.shift:
-            moves = rng.integers(-self.shift, self.shift, 2, endpoint=True)
-            rows, columns = (np.clip(np.arange(size) + move, 0, size - 1)
-                             for size, move in zip(image.shape, moves, strict=False))
-            image = image[rows[:, None], columns]
+        if self.moves:
+            move = rng.integers(-self.shift, self.shift, 2, endpoint=True)
+            angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
+            zoom = (1 + self.zoom) ** rng.uniform(-1, 1)
+            image = _moved(image, move, angle, zoom)
         return {**example, 'image': image}
+
+
+def _moved(image: np.ndarray, move: np.ndarray, angle: float, zoom: float) -> np.ndarray:
+    """A uint8 image (H, W, C) turned by `angle`, scaled by `zoom`, then moved: (rows, columns)."""
+    height, width, channels = image.shape
+    centre = np.array([width - 1, height - 1]) / 2
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / zoom
+    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
+    seen = (corners - centre - move[::-1]) @ turn.T + centre  # (x, y) that each corner shows
+    border = 1 + int(np.ceil(max(0, -seen.min(), *(seen.max(0) - 2 * centre))))
+    padded = np.pad(image, ((border, border), (border, border), (0, 0)), mode='edge')
+    # PIL maps pixel centres, at one half; ours are at whole numbers.
+    offset = centre + border + 0.5 - turn @ (centre + move[::-1] + 0.5)
+    (a, b), (d, e) = turn
+    made = Image.fromarray(padded[..., 0] if channels == 1 else padded).transform(
+        (width, height), Image.Transform.AFFINE, (a, b, offset[0], d, e, offset[1]),
+        Image.Resampling.BILINEAR)
+    return np.asarray(made).reshape(image.shape)
 
 
 def _balanced(source: Examples, seed: int) -> grain.MapDataset:
@@ -129,7 +159,7 @@ def _balanced(source: Examples, seed: int) -> grain.MapDataset:
 
 
 def train_iterator(source: Source | Examples, *, batch: int, rows: Sequence[int], seed: int,
-                   flip: bool, shift: int, balanced: bool) -> grain.DatasetIterator:
+                   augmentation: Augmentation, balanced: bool) -> grain.DatasetIterator:
     """Endless shuffled batches, of which this host reads its own rows.
 
     The order is a fresh permutation in each epoch, or, `balanced`, one of each class in turn. Batch
@@ -139,8 +169,7 @@ def train_iterator(source: Source | Examples, *, batch: int, rows: Sequence[int]
       source: records, decoded once and kept in memory where they fit in IN_MEMORY_BYTES.
       batch: examples of all hosts together in a batch.
       rows: which of them this host reads, B in number.
-      flip: mirrors each example left to right with probability one half.
-      shift: moves each example by up to so many pixels in both directions; 0 for none.
+      augmentation: what each visit changes.
 
     Returns: an iterator of dict(image uint8 (B, H, W, C), label int32 (B,), id uint32 (B, 2));
       `get_state()` is JSON-serialisable, the same on every host, and `set_state(state)` continues
@@ -151,7 +180,7 @@ def train_iterator(source: Source | Examples, *, batch: int, rows: Sequence[int]
         order = _balanced(source, seed)
     else:
         order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    augment = source.augment(flip, shift)
+    augment = source.augment(augmentation)
     if augment:
         order = order.random_map(augment, seed=seed)
     rows = [int(row) for row in rows]

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.ndimage import affine_transform, gaussian_filter
 
 from repdiff.data import pipeline, records
 
@@ -29,10 +30,10 @@ def numbers(batches, flip=False):
     return [int(image.min()) for batch in batches for image in batch['image']]
 
 
-def iterate(source, **changes):
-    settings = {'batch': 5, 'seed': 3, 'flip': False, 'shift': 0, 'balanced': False} | changes
-    settings.setdefault('rows', range(settings['batch']))
-    return pipeline.train_iterator(source, **settings)
+def iterate(source, *, batch=5, rows=None, seed=3, balanced=False, **changes):
+    return pipeline.train_iterator(
+        source, batch=batch, rows=range(batch) if rows is None else rows, seed=seed,
+        balanced=balanced, augmentation=pipeline.Augmentation(**changes))
 
 
 def take(iterator, count):
@@ -149,6 +150,29 @@ def test_shifts_reach_every_place_and_repeat_the_border():
     places = {padded[y:y + 6, x:x + 6].tobytes() for y in range(5) for x in range(5)}
     batches = take(iterate(Still(10), shift=2, batch=50), 8)
     assert {image.tobytes() for batch in batches for image in batch['image']} == places
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_turns_and_zooms_equal_a_bilinear_reference(channels):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (12, 16, channels), np.uint8)
+    # Smooth, so that the eight bits of the library's weights do not matter.
+    image = gaussian_filter(image.astype(float), (2, 2, 0)).astype(np.uint8)
+    for angle, zoom, move in [(0.3, 1.2, (0, 0)), (-0.2, 0.8, (3, -2)), (0.0, 1.0, (-1, 2))]:
+        made = pipeline._moved(image, np.array(move), angle, zoom)
+        c, s = np.cos(angle) / zoom, np.sin(angle) / zoom
+        turn, centre = np.array([[c, -s], [s, c]]), np.array([5.5, 7.5])  # rows, columns
+        for channel in range(channels):
+            wanted = affine_transform(
+                image[..., channel].astype(float), turn, centre - turn @ (centre + move),
+                order=1, mode='nearest')
+            assert np.abs(made[..., channel] - wanted).max() < 2
+
+
+def test_each_visit_turns_and_zooms_anew():
+    images = [batch['image'].tobytes() for batch in take(
+        iterate(Source(2, size=16), rotate=10.0, zoom=0.1, batch=2), 10)]
+    assert len(set(images)) == 10
 
 
 def test_eval_batches_pad_the_last():
