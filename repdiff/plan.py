@@ -22,7 +22,7 @@ from repdiff.data.settings import SIMULATED
 from repdiff.errors import UserError, exit_on_user_error
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer('devices', 0, 'Chips; 0 is what the mesh of the config needs at least.')
+flags.DEFINE_integer('devices', 0, 'Chips; 0 is what config.mesh needs at least.')
 flags.DEFINE_float('utilisation', 0.4, 'Share of the peak that is reached; for the times alone.')
 flags.DEFINE_string('row', '', 'Which row of the results; "" is the first.')
 flags.DEFINE_boolean('json', False, 'Prints one JSON object instead of tables.')
@@ -169,7 +169,7 @@ def tables(found: dict[str, Any]) -> str:
         f'{found["name"]}, row {found["row"]}: {found["devices"]} devices ({mesh}), '
         f'{found["dtype"]}{", remat" if found["remat"] else ""}, {found["classes"]} classes', '',
         *_grid(['', *found['phases']], _phase_rows(found['phases'])), '',
-        'The last two lines of bytes are the program that XLA compiled for pretended CPU devices,',
+        'The last three lines of bytes come from the program that XLA compiled for pretended CPU devices,',
         'which has no fused attention and computes bfloat16 in float32: a GPU or TPU needs less.',
         '', *_grid(['scoring', 'images', 'GFLOP an image'], [
             [name, f'{part["images"]:,}', f'{part["flops_per_image"] / 1e9:,.4g}']
@@ -191,8 +191,8 @@ def _phase_rows(phases: dict[str, dict]) -> list[list[str]]:
     def line(title: str, show) -> list[str]:
         return [title, *(show(phase) for phase in phases.values())]
 
-    def gib(size: int) -> str:
-        return f'{size / 2**30:,.3f}'
+    def size(count: int) -> str:
+        return f'{count / 2**30:,.2f} GiB' if count >= 2**28 else f'{count / 2**20:,.2f} MiB'
 
     kinds = list(next(iter(phases.values()))['bytes_per_device'])
     return [
@@ -202,12 +202,12 @@ def _phase_rows(phases: dict[str, dict]) -> list[list[str]]:
         line('GFLOP an image', lambda phase: f'{phase["flops_per_image"] / 1e9:,.4g}'),
         line('  with what remat repeats',
              lambda phase: f'{phase["flops_per_image_computed"] / 1e9:,.4g}'),
-        *(line(f'GiB a device: {kind}', lambda phase: gib(phase['bytes_per_device'][kind]))
+        *(line(f'a device: {kind}', lambda phase: size(phase['bytes_per_device'][kind]))
           for kind in kinds),
-        line('GiB a device: together',
-             lambda phase: gib(sum(phase['bytes_per_device'].values()))),
+        line('a device: together',
+             lambda phase: size(sum(phase['bytes_per_device'].values()))),
         line('  the compiled program says',
-             lambda phase: gib(phase['compiled_bytes_per_device'])),
+             lambda phase: size(phase['compiled_bytes_per_device'])),
         line('seconds to compile here', lambda phase: f'{phase["compile_seconds"]:.0f}'),
     ]
 
@@ -223,11 +223,11 @@ def _grid(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds, minutes, hours or days, in three digits."""
+    """Seconds, minutes, hours or days, in two or three digits."""
     for unit, size in (('d', 86400), ('h', 3600), ('min', 60)):
         if seconds >= 1.5 * size:
             return f'{seconds / size:,.3g} {unit}'
-    return f'{seconds:.3g} s'
+    return f'{seconds:.2g} s' if seconds >= 0.01 else '<0.01 s'
 
 
 def run(argv: list[str]) -> None:
@@ -236,8 +236,8 @@ def run(argv: list[str]) -> None:
         config, _ = main.parse(argv)
         if not 0 < FLAGS.utilisation <= 1:
             raise UserError(f'--utilisation={FLAGS.utilisation} is no share; choose above 0, to 1.')
-        fixed = [size for size in config.mesh.to_dict().values() if size > 0]
-        devices = FLAGS.devices or int(np.prod(fixed))
+        fixed = [size for name, size in config.mesh.items() if name != 'cpu_devices' and size > 0]
+        devices = FLAGS.devices or max(int(np.prod(fixed)), config.mesh.cpu_devices)
         # Machine code is not run, so it need not be good.
         os.environ['XLA_FLAGS'] = (
             os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0')
