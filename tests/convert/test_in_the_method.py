@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from proven import DIT, HEADS, converted, golden
-from repdiff import benchmark_convert, config, experiment, phases, published, sharding, train
+from repdiff import config, experiment, phases, published, sharding, train
+from repdiff.benchmark.convert import write_source
 from repdiff.convert import store
 from repdiff.data import pipeline
 from repdiff.errors import UserError
@@ -209,7 +210,7 @@ def test_what_does_not_fit_is_one_sentence(weights, changes, words):
 
 def test_main_job_with_a_converted_encoder_and_vae(weights, tmp_path):
     source = tmp_path / 'dinov2.safetensors'
-    benchmark_convert.write_source(source, width=64, depth=1)
+    write_source(source, width=64, depth=1)
     store.convert('dinov2', str(source), tmp_path / 'dinov2')
     made = small(weights, 'dinov2_frozen', 'sd_vae')
     made.update({
