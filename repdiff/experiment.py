@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import exhibits, phases, published, report, results, sharding
+from repdiff import cluster, exhibits, phases, published, report, results, sharding
 from repdiff.data import phantom, pipeline, records, sources
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.diffusion import schedule as schedules
@@ -28,6 +28,7 @@ from repdiff.train import train
 
 FIGURE_T = (50, 100, 200, 300, 400, 600, 800)  # steps of the z0' figure
 SAMPLES = 8  # slices of a class in the sample figure
+RESUMABLE = ('mesh', 'cache', 'keep_checkpoints')  # keys that may change when a run is resumed
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -38,19 +39,21 @@ def run(config: ConfigDict, workdir: Path) -> None:
     recipes = {row: configs.recipe(config, row) for row in config.rows}
     claim(workdir, config)
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
-    dataset = records.open(sources.ensure_prepared(settings(config), config.cache))
+    dataset = prepared(config)
     card = _Card(workdir, config, dataset)
     splits = {name: pipeline.examples(dataset.split(name)) for name in dataset.info['splits']}
-    front = fit_frontend(config, splits['pretrain'])
+    front = cluster.of_first(fit_frontend(config, splits['pretrain']))
     z_shape = jax.eval_shape(front.encode, splits['pretrain'][0]['image'][None]).shape[1:]
     for recipe in recipes.values():
-        phases.pretrain_objective(recipe, z_shape)  # what a row cannot have shows before any runs
+        # What a row cannot have shows before any runs.
+        phases.pretrain_objective(recipe, z_shape)
+        phases.check_batches(recipe, mesh)
     if config.latents.kind == 'sd_vae':
         pixels = any(published.on_pixels(recipe) for recipe in recipes.values())
         splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
     setting = phases.Setting(
         mesh, splits, tuple(dataset.info['classes']),
-        jax.device_put(front, sharding.replicated(mesh)), z_shape, jax.random.key(config.seed),
+        sharding.to_all(front, mesh), z_shape, jax.random.key(config.seed),
     )
     exhibits.write_npz(
         workdir / 'report' / 'samples.npz',
@@ -58,18 +61,23 @@ def run(config: ConfigDict, workdir: Path) -> None:
             dataset.split('train'), 'train', dataset.info['markers'], len(setting.classes), SAMPLES
         ),
     )
-    z0_figures = {}
+    shown = _figure_image(dataset)
+    z0_figures = {'image': shown[..., 0], 't': np.array(FIGURE_T)}
     for row, recipe in recipes.items():
-        z0_figures |= _row(recipe, row, setting, dataset, workdir, card)
-    z0_figures |= {'image': _figure_image(dataset), 't': np.array(FIGURE_T)}
+        z0_figures |= _row(recipe, row, setting, dataset, shown, workdir, card)
     exhibits.write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
-    _write_results(config, dataset, workdir, card)
-    report.write(workdir)
-    print(f'report: {workdir / "report" / "index.html"}')
+    if cluster.is_first():
+        _write_results(config, dataset, workdir, card)
+        report.write(workdir)
+        print(f'report: {workdir / "report" / "index.html"}')
+    cluster.wait_for_all('report')
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes `workdir` this config's, or checks that it is. Raises UserError if it is another's."""
+    """Makes `workdir` this config's, or checks that it is. Raises UserError if it is another's.
+
+    A run may be resumed with other values of what no result depends on (`RESUMABLE`).
+    """
     path, wanted = workdir / 'config.json', json.loads(config.to_json())
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -77,15 +85,17 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         raise UserError(
             f'--workdir: cannot make {str(workdir)!r}: {error.strerror}; choose another directory.'
         ) from None
-    if not path.exists():
-        write_json(path, wanted)
-        return
-    key = first_difference(json.loads(path.read_text()), wanted)
+    cluster.check_shared(workdir, '--workdir')
+    before = json.loads(path.read_text()) if path.exists() else wanted
+    key = first_difference(before | {name: wanted[name] for name in RESUMABLE}, wanted)
     if key is not None:
         raise UserError(
             f'{path}: the workdir belongs to a run with another value of {key}; choose another '
             '--workdir, or repeat the command that began it to resume.'
         )
+    cluster.wait_for_all('claim')
+    if cluster.is_first():
+        write_json(path, wanted)
 
 
 def first_difference(old, new, prefix: str = 'config') -> str | None:
@@ -118,15 +128,35 @@ def fit_frontend(config: ConfigDict, split) -> frontend.PatchBasis | Vae:
     raise UserError(f"config.latents.kind is {latents.kind!r}; choose 'pca', 'haar' or 'sd_vae'.")
 
 
+def prepared(config: ConfigDict) -> records.Dataset:
+    """The data, prepared once: by the first process where hosts share the cache, else by each.
+
+    Raises UserError where hosts got different data.
+    """
+    dataset = records.open(cluster.first_then_rest(
+        lambda: sources.ensure_prepared(settings(config), config.cache), config.cache
+    ))
+    cluster.check_same(
+        dataset.info['fingerprint'],
+        f'the hosts prepared different data in config.cache={config.cache!r}; put the cache on a '
+        'file system that they share, or prepare the data once with python -m repdiff.prepare.'
+    )
+    return dataset
+
+
 def cached(
     config: ConfigDict, vae: Vae, splits: dict, fingerprint: str, pixels: bool
 ) -> dict[str, cache.LatentExamples]:
     """The splits as latents, encoded once in the run's cache; with `pixels`, images beside them."""
     root = Path(config.cache).expanduser() / 'latents'
+
+    def latents(name: str) -> cache.Latents:
+        return cache.ensure(splits[name], vae, root, name=name, fingerprint=fingerprint,
+                            batch=config.latents.encode_batch)
+
     return {
         name: cache.LatentExamples(
-            cache.ensure(split, vae, root, name=name, fingerprint=fingerprint,
-                         batch=config.latents.encode_batch),
+            cluster.first_then_rest(lambda name=name: latents(name), root),
             split if pixels else None,
         )
         for name, split in splits.items()
@@ -134,9 +164,10 @@ def cached(
 
 
 def _row(
-    config: ConfigDict, row: str, setting: phases.Setting, dataset, workdir: Path, card: '_Card'
+    config: ConfigDict, row: str, setting: phases.Setting, dataset, shown: np.ndarray,
+    workdir: Path, card: '_Card',
 ) -> dict[str, np.ndarray]:
-    """Pre-trains, tunes and scores one row; returns its z0' images. Finished parts are read back."""
+    """Pre-trains, tunes and scores one row; returns z0' of `shown`. Finished parts are read back."""
     pretrained, seconds, figures = None, 0.0, {}
     if config.pretrain.steps:
         phase = phases.pretrain_phase(config, row, setting)
@@ -146,7 +177,7 @@ def _row(
         card.phase(phase.name, trained.seconds, setting.mesh.size)
         pretrained, seconds = trained.params, trained.seconds
         z0 = exhibits.z0_over_t(
-            phase.loss_fn, pretrained, phase.frozen, _figure_record(dataset)['image'],
+            phase.loss_fn, pretrained, phase.frozen, shown,
             np.array(FIGURE_T), setting.purpose('figure'),
         )
         figures[row] = z0.get('kept', z0['dropped'])
@@ -155,7 +186,8 @@ def _row(
     phase = phases.tune_phase(config, row, setting, pretrained)
     tuned = train(phase, workdir=workdir, mesh=setting.mesh, key=setting.purpose(phase.name))
     card.phase(phase.name, tuned.seconds, setting.mesh.size)
-    if not (workdir / 'scores' / f'{row}.json').exists():
+    scored = workdir / 'scores' / f'{row}.json'
+    if not cluster.of_first(np.int32(scored.exists())):
         facts = {
             'pretrained': pretrained is not None or bool(config.model.weights),
             'parameters': int(tuned.parameters),
@@ -163,8 +195,9 @@ def _row(
             'train_seconds': seconds + tuned.seconds,
         }
         _score(config, row, setting, dataset, workdir, phase.loss_fn, tuned.params, facts)
-    facts = json.loads((workdir / 'scores' / f'{row}.json').read_text())
-    card.phase(f'{row}.classify', facts['eval_seconds'], setting.mesh.size)
+    if cluster.is_first():
+        facts = json.loads(scored.read_text())
+        card.phase(f'{row}.classify', facts['eval_seconds'], setting.mesh.size)
     return figures
 
 
@@ -178,25 +211,20 @@ def _score(
     arrays = {'t': t}
     for split in ('valid', 'test'):
         arrays[f'{split}_errors'] = score(params, split, f'{row}.classify {split}')
-        found = [dataset.split(split)[i] for i in range(len(dataset.split(split)))]
-        arrays[f'{split}_labels'] = np.array([record['label'] for record in found])
-        arrays[f'{split}_ids'] = np.array([record['id'] for record in found])
-        arrays[f'{split}_patients'] = np.array([record['patient'] for record in found])
+        records_of = dataset.load(split)
+        for name in ('label', 'id', 'patient'):
+            arrays[f'{split}_{name}s'] = records_of[name]
     exhibits.write_npz(workdir / 'scores' / f'{row}.npz', **arrays)
     facts = facts | {'eval_seconds': time.monotonic() - began}
-    write_json(workdir / 'scores' / f'{row}.json', facts)
-
-
-def _figure_record(dataset) -> dict:
-    """The test slice of the z0' figure: the first of class 1."""
-    split = dataset.split('test')
-    return next(
-        record for record in (split[i] for i in range(len(split))) if record['label'] == 1
-    )
+    if cluster.is_first():
+        write_json(workdir / 'scores' / f'{row}.json', facts)
 
 
 def _figure_image(dataset) -> np.ndarray:
-    return _figure_record(dataset)['image'][..., 0]
+    """The test slice (H, W, C) of the z0' figure: the first of class 1."""
+    split = dataset.split('test')
+    records_of = (split[i] for i in range(len(split)))
+    return next(record['image'] for record in records_of if record['label'] == 1)
 
 
 def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card') -> None:
@@ -242,17 +270,21 @@ class _Card:
             'phases': {},
             'rules': {},
         }
-        write_json(self._path, self._card)
+        self._write()
+
+    def _write(self) -> None:
+        if cluster.is_first():
+            write_json(self._path, self._card)
 
     def phase(self, name: str, seconds: float, devices: int) -> None:
         self._card['phases'][name] = {
             'wall_seconds': round(seconds, 2), 'device_seconds': round(seconds * devices, 2)
         }
-        write_json(self._path, self._card)
+        self._write()
 
     def rules(self, rows: list[Answers]) -> None:
         self._card['rules'] = {row.name: row.facts['rule'] for row in rows}
-        write_json(self._path, self._card)
+        self._write()
 
 
 def code_version() -> str:
@@ -268,7 +300,6 @@ def code_version() -> str:
 def settings(config: ConfigDict) -> DataSettings:
     """`config.data` as the data room takes it; the simulation gets the run's seed and image size."""
     data = config.data.to_dict()
-    data = {name: value for name, value in data.items() if name not in ('flip', 'shift')}
     simulated = phantom.Settings(
         image_size=data['image_size'], seed=config.seed, **data.pop('simulated')
     )

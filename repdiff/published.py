@@ -10,6 +10,7 @@ from repdiff.convert import store
 from repdiff.errors import UserError
 from repdiff.latents.vae import Vae
 from repdiff.models.autoencoder import AutoencoderKL
+from repdiff.models.dit import DiT
 from repdiff.models.vit import ViT
 from repdiff.objectives.pixels import Pixels
 
@@ -32,10 +33,12 @@ def vae(config: ConfigDict, channels: int) -> Vae:
     cannot be.
     """
     fields, params = store.load(_directory(config, 'latents', 'sd_vae'), 'sd_vae')
-    if config.data.shift:
+    moving = [key for key in ('shift', 'rotate', 'zoom') if config.augmentation[key]]
+    if moving:
         raise UserError(
-            f'config.data.shift is {config.data.shift}, but cached latents of sd_vae cannot be '
-            'moved by pixels; add --config.data.shift=0.'
+            f'cached latents of sd_vae cannot be moved, but config.augmentation has '
+            f'{", ".join(f"{key}={config.augmentation[key]}" for key in moving)}; add '
+            f'{" ".join(f"--config.augmentation.{key}=0" for key in moving)}.'
         )
     return Vae(params, AutoencoderKL(**fields), channels)
 
@@ -81,7 +84,8 @@ def denoiser_fields(config: ConfigDict, channels: int) -> dict:
             f'the DiT in {config.model.weights} denoises latents of {fields["channels"]} channels, '
             f'but config.latents gives {channels}; use the latents that it was trained on.'
         )
-    return {'frequency_shift': fields['frequency_shift']}
+    dit = DiT(**fields)
+    return {name: getattr(dit, name) for name in ('frequency_shift', 'mlp_epsilon', 'base_grid')}
 
 
 def denoiser_params(config: ConfigDict, fresh: dict) -> dict:

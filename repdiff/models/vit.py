@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repdiff.models import layers
+from repdiff.sharding import split_batch, whole
 
 SIZES = {
     'S': {'width': 384, 'depth': 12, 'heads': 6},
@@ -91,6 +92,7 @@ class ViT(nn.Module):
         positions = self.param(
             'pos_embed', _trunc_normal, (1 + self.grid[0] * self.grid[1], self.width)
         )
+        positions = whole(positions)  # the cls token's place and the patches' are used apart
         patches += resize_positions(
             positions[1:], self.grid, grid, self.antialias, self.offset
         ).astype(self.dtype)
@@ -99,7 +101,7 @@ class ViT(nn.Module):
             registers = self.param('register_tokens', _tiny_normal, (self.registers, self.width))
             first = jnp.concatenate([first, registers])  # (1+R, D)
         first = jnp.broadcast_to(first.astype(self.dtype), (x.shape[0], *first.shape))
-        return jnp.concatenate([first, patches], axis=1)
+        return split_batch(jnp.concatenate([first, patches], axis=1))
 
 
 class Block(nn.Module):

@@ -10,24 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from repdiff.diffusion.loss import denoising_loss
+from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.diffusion.schedule import Schedule
 
 # (params, z_t (B, H, W, C), t (B,), condition (B, ...)) -> predicted noise
 ConditionalDenoiseFn = Callable[..., jax.Array]
-
-
-def image_keys(key: jax.Array, ids: jax.Array) -> jax.Array:
-    """One key an image (B,) from the run's key and the image's id words (B, 2) uint32."""
-
-    def fold(words):
-        return jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
-
-    return jax.vmap(fold)(ids)
-
-
-def draw_noise(keys: jax.Array, draw: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """ε of draw number `draw` for each image (B, H, W, C): a function of (image id, draw) alone."""
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, draw), shape))(keys)
 
 
 def make_scorer(
