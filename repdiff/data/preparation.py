@@ -23,6 +23,7 @@ from repdiff.progress import Progress
 
 _OF_DICOM = ('.dcm', '.ima')  # a file of these names that is no DICOM is damaged
 _HIDDEN = re.compile(r"'(?:file|patient|facility)-[0-9a-f]{16}'")  # as `Hasher.name` makes them
+_FEW = 4  # jobs that are sooner done than a process is started
 _PREVIEWS = 48  # slices shown before and after
 
 
@@ -144,7 +145,10 @@ class _Preparation:
         """Does all jobs: records to the spool, what is left out and remarks to their lists."""
         progress = Progress(sum(job.size for job in self.jobs), f'preparing {self.settings.name}',
                             'files' if self.of_files else 'images')
-        for job, results in jobs.done(work.do, self.jobs, self.team):
+        # No file can hang the few made-up images, which are done before a process has started.
+        here = not self.of_files and len(self.jobs) <= _FEW
+        team = Workers(self.context, 1) if here else self.team
+        for job, results in jobs.done(work.do, self.jobs, team):
             for item in results:
                 if isinstance(item, Record):
                     self._add(item)
