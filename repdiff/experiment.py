@@ -58,10 +58,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
             dataset.split('train'), 'train', dataset.info['markers'], len(setting.classes), SAMPLES
         ),
     )
-    z0_figures = {}
+    shown = _figure_image(dataset)
+    z0_figures = {'image': shown[..., 0], 't': np.array(FIGURE_T)}
     for row, recipe in recipes.items():
-        z0_figures |= _row(recipe, row, setting, dataset, workdir, card)
-    z0_figures |= {'image': _figure_image(dataset), 't': np.array(FIGURE_T)}
+        z0_figures |= _row(recipe, row, setting, dataset, shown, workdir, card)
     exhibits.write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
     _write_results(config, dataset, workdir, card)
     report.write(workdir)
@@ -134,9 +134,10 @@ def cached(
 
 
 def _row(
-    config: ConfigDict, row: str, setting: phases.Setting, dataset, workdir: Path, card: '_Card'
+    config: ConfigDict, row: str, setting: phases.Setting, dataset, shown: np.ndarray,
+    workdir: Path, card: '_Card',
 ) -> dict[str, np.ndarray]:
-    """Pre-trains, tunes and scores one row; returns its z0' images. Finished parts are read back."""
+    """Pre-trains, tunes and scores one row; returns z0' of `shown`. Finished parts are read back."""
     pretrained, seconds, figures = None, 0.0, {}
     if config.pretrain.steps:
         phase = phases.pretrain_phase(config, row, setting)
@@ -146,7 +147,7 @@ def _row(
         card.phase(phase.name, trained.seconds, setting.mesh.size)
         pretrained, seconds = trained.params, trained.seconds
         z0 = exhibits.z0_over_t(
-            phase.loss_fn, pretrained, phase.frozen, _figure_record(dataset)['image'],
+            phase.loss_fn, pretrained, phase.frozen, shown,
             np.array(FIGURE_T), setting.purpose('figure'),
         )
         figures[row] = z0.get('kept', z0['dropped'])
@@ -178,25 +179,19 @@ def _score(
     arrays = {'t': t}
     for split in ('valid', 'test'):
         arrays[f'{split}_errors'] = score(params, split, f'{row}.classify {split}')
-        found = [dataset.split(split)[i] for i in range(len(dataset.split(split)))]
-        arrays[f'{split}_labels'] = np.array([record['label'] for record in found])
-        arrays[f'{split}_ids'] = np.array([record['id'] for record in found])
-        arrays[f'{split}_patients'] = np.array([record['patient'] for record in found])
+        records_of = dataset.load(split)
+        for name in ('label', 'id', 'patient'):
+            arrays[f'{split}_{name}s'] = records_of[name]
     exhibits.write_npz(workdir / 'scores' / f'{row}.npz', **arrays)
     facts = facts | {'eval_seconds': time.monotonic() - began}
     write_json(workdir / 'scores' / f'{row}.json', facts)
 
 
-def _figure_record(dataset) -> dict:
-    """The test slice of the z0' figure: the first of class 1."""
-    split = dataset.split('test')
-    return next(
-        record for record in (split[i] for i in range(len(split))) if record['label'] == 1
-    )
-
-
 def _figure_image(dataset) -> np.ndarray:
-    return _figure_record(dataset)['image'][..., 0]
+    """The test slice (H, W, C) of the z0' figure: the first of class 1."""
+    split = dataset.split('test')
+    records_of = (split[i] for i in range(len(split)))
+    return next(record['image'] for record in records_of if record['label'] == 1)
 
 
 def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card') -> None:
