@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
@@ -37,21 +38,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     recipes = {row: configs.recipe(config, row) for row in config.rows}
     claim(workdir, config)
-    mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
-    dataset = records.open(sources.ensure_prepared(settings(config), config.cache))
+    dataset = open_dataset(config)
     card = _Card(workdir, config, dataset)
-    splits = {name: pipeline.examples(dataset.split(name)) for name in dataset.info['splits']}
-    front = fit_frontend(config, splits['pretrain'])
-    z_shape = jax.eval_shape(front.encode, splits['pretrain'][0]['image'][None]).shape[1:]
-    for recipe in recipes.values():
-        phases.pretrain_objective(recipe, z_shape)  # what a row cannot have shows before any runs
-    if config.latents.kind == 'sd_vae':
-        pixels = any(published.on_pixels(recipe) for recipe in recipes.values())
-        splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
-    setting = phases.Setting(
-        mesh, splits, tuple(dataset.info['classes']),
-        jax.device_put(front, sharding.replicated(mesh)), z_shape, jax.random.key(config.seed),
-    )
+    mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
+    setting = make_setting(config, list(recipes.values()), dataset, mesh)
     exhibits.write_npz(
         workdir / 'report' / 'samples.npz',
         **exhibits.samples(
@@ -66,6 +56,29 @@ def run(config: ConfigDict, workdir: Path) -> None:
     _write_results(config, dataset, workdir, card)
     report.write(workdir)
     print(f'report: {workdir / "report" / "index.html"}')
+
+
+def open_dataset(config: ConfigDict) -> records.Dataset:
+    """The config's data set, prepared now unless the cache has it."""
+    return records.open(sources.ensure_prepared(settings(config), config.cache))
+
+
+def make_setting(
+    config: ConfigDict, recipes: list[ConfigDict], dataset: records.Dataset, mesh: Mesh
+) -> phases.Setting:
+    """What all rows share, on the mesh. Raises UserError on what one of the `recipes` cannot have."""
+    splits = {name: pipeline.examples(dataset.split(name)) for name in dataset.info['splits']}
+    front = fit_frontend(config, splits['pretrain'])
+    z_shape = jax.eval_shape(front.encode, splits['pretrain'][0]['image'][None]).shape[1:]
+    for recipe in recipes:
+        phases.pretrain_objective(recipe, z_shape)  # what a row cannot have shows before any runs
+    if config.latents.kind == 'sd_vae':
+        pixels = any(published.on_pixels(recipe) for recipe in recipes)
+        splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
+    return phases.Setting(
+        mesh, splits, tuple(dataset.info['classes']),
+        jax.device_put(front, sharding.replicated(mesh)), z_shape, jax.random.key(config.seed),
+    )
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
