@@ -1,4 +1,4 @@
-"""python -m repdiff.generate --workdir=DIR [--condition=...]: images from a finished run, measured."""
+"""python -m repdiff.generate --workdir=DIR: images from a finished run, measured."""
 
 import argparse
 import sys
@@ -72,10 +72,14 @@ def main(argv: Sequence[str]) -> None:
     jax.config.update('jax_compilation_cache_dir', str(cache))
     studio = Studio(given.workdir, config, given.reference, given.batch)
     settings = sampling.Settings(given.sampler, given.steps, given.guidance, given.seed)
-    made = [studio.make(condition, given.row, settings, given.samples) for condition in chosen]
-    for each in made:
-        _draw(studio, each)
-    _write_table(studio, made, _network(given, studio))
+    if not 0 < given.from_t < config.diffusion.steps:
+        raise UserError(f'--from-t is {given.from_t}; choose 1 to {config.diffusion.steps - 1}.')
+    network = _network(given, studio)
+    made = []
+    for order in [studio.order(condition, given.row, settings) for condition in chosen]:
+        made.append(studio.make(order, given.samples))
+        _draw(studio, made[-1])
+    _write_table(studio, made, network)
     if not given.condition:
         _write_figures(studio, settings, given.from_t)
     print(f'images, figures and table: {studio.root}')
@@ -92,10 +96,11 @@ def _network(given: argparse.Namespace, studio: Studio) -> Network:
 def _draw(studio: Studio, made: Made) -> None:
     """The first samples of a set beside what they could be copies of."""
     images = made.shards[0][:SHOWN]
-    sources = made.given.sources and made.given.sources(np.arange(len(images)))
+    of = made.order.given.sources
+    sources = of and of(np.arange(len(images)))
     training = studio.training_images(made.copies.number[:len(images)])
     write_atomic(studio.root / f'{made.directory.name}.png',
-                 figures.grid(images, sources, training, made.copies, made.name))
+                 figures.grid(images, sources, training, made.copies, made.order.name))
 
 
 def _write_table(studio: Studio, made: list[Made], network: Network) -> None:
@@ -108,9 +113,10 @@ def _write_table(studio: Studio, made: list[Made], network: Network) -> None:
             rows.append(table.row(f'real images ({split})', found, None, {'split': split}))
     for each in made:
         found = table.measures(studio.features(each, network), against)
-        about = {'row': each.model.row, 'condition': str(each.condition),
-                 'directory': each.directory.name, **each.given.about}
-        rows.append(table.row(each.name, found, each.copies, about))
+        order = each.order
+        about = {'row': order.model.row, 'condition': str(order.condition),
+                 'directory': each.directory.name, **order.given.about}
+        rows.append(table.row(order.name, found, each.copies, about))
     yardstick = float(np.median(studio.real_distances))
     count = len(studio.dataset.split(studio.reference_split))
     write_json(studio.root / 'table.json', {

@@ -47,8 +47,9 @@ def inception(directory: str) -> Network:
     info = store.read_info(directory, 'inception')
     fields, params = store.load(directory, 'inception')
     module = Inception(**fields)
-    return Network(f'inception-{info["sha256"][:8]}', 'Inception v3 (the usual FID weights)', params,
-                   lambda params, images: module.apply({'params': params}, images))
+    return Network(
+        f'inception-{info["sha256"][:8]}', 'Inception v3 (the usual FID weights)', params,
+        lambda params, images: module.apply({'params': params}, images))
 
 
 def dinov2(directory: str) -> Network:
@@ -100,7 +101,7 @@ def pixels(frontend: Any) -> Network:
 
 
 def _spatial(patches: jax.Array) -> jax.Array:
-    """Patch tokens (B, N, D) -> (B, 7 N): as many channels of a position as Inception's sFID has."""
+    """Patch tokens (B, N, D) -> (B, 7 N): the channels of a position that sFID takes of Inception."""
     channels = patches[..., :SPATIAL_CHANNELS]
     return channels.reshape(channels.shape[0], -1).astype(jnp.float32)
 

@@ -12,7 +12,7 @@ def grid(images: np.ndarray, sources: np.ndarray | None, training: np.ndarray, c
 
     Under each picture stands its distance from the sample, in grey levels.
     """
-    lines = [('generated', images, None), ('nearest training image', training, copies.nearest)]
+    lines = [('generated', images, None), ('nearest, training image', training, copies.nearest)]
     if sources is not None:
         lines.insert(0, ('gave r', sources, copies.source))
     verdict = '' if copies.verdict == 'neither' else f' — {copies.verdict}'
@@ -32,7 +32,7 @@ def pictures(lines: list[tuple[str, np.ndarray, list[str] | None]], title: str,
     with style.context():
         drawing = style.figure(1.3 + 1.05 * columns, 0.7 + sum(
             1.05 if words is None else 1.22 for _, _, words in lines))
-        drawing.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0.01, hspace=0.02)
+        drawing.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.02)
         drawing.suptitle(title, fontsize=8.5, ha='left', x=0.01, color=style.INK)
         cells = drawing.subplots(len(lines), columns, squeeze=False)
         for axes_line, (name, images, words) in zip(cells, lines):
@@ -43,7 +43,7 @@ def pictures(lines: list[tuple[str, np.ndarray, list[str] | None]], title: str,
                 style.picture(axes, images[i] if images.shape[-1] == 3 else images[i, ..., 0])
                 if words is not None:
                     axes.set_xlabel(words[i], fontsize=7, labelpad=2)
-            axes_line[0].set_ylabel(name.replace(' ', '\n', 1), rotation=0, ha='right', va='center',
+            axes_line[0].set_ylabel(name.replace(', ', '\n'), rotation=0, ha='right', va='center',
                                     labelpad=8, fontsize=8)
         for axes, words in zip(cells[0], heads or ()):
             axes.set_title(words, fontsize=8, loc='center', pad=3)

@@ -24,19 +24,27 @@ HELD_OUT = 'valid'  # real images that tell how near real ones lie to training i
 
 
 @dataclass(frozen=True)
-class Made:
-    """A set of samples: its images in shards, what gave them, how near they lie to real images."""
+class Order:
+    """Images to draw: a condition made ready on a row, and how to sample."""
 
     condition: Condition
     model: Trained
     given: Given
-    directory: Path
-    shards: sampling.Shards
-    copies: copies.Copies
+    settings: sampling.Settings
 
     @property
     def name(self) -> str:
         return f'{self.model.row} {self.condition}'
+
+
+@dataclass(frozen=True)
+class Made:
+    """A set of samples: its images in shards, and how near they lie to real images."""
+
+    order: Order
+    directory: Path
+    shards: sampling.Shards
+    copies: copies.Copies
 
 
 class Studio:
@@ -67,27 +75,31 @@ class Studio:
         """The row that generates under a condition where the user names none."""
         return conditions.row_for(condition, self.config, self.recipes)
 
-    def make(self, condition: Condition, row: str, settings: sampling.Settings, count: int) -> Made:
-        """Draws `count` images, or reads those that a run has drawn before."""
+    def order(self, condition: Condition, row: str, settings: sampling.Settings) -> Order:
+        """A condition made ready on a row ('': the first that can), before anything is drawn."""
         model = self.model(row or self.row_for(condition))
         given = conditions.prepare(
             condition, model, self.setting, self.dataset, scale=settings.guidance,
             seed=settings.seed, reference=self.reference_split)
-        directory = sampling.directory_of(self.root, model, str(condition), settings)
-        shards = sampling.samples(
-            given, model, settings, count, directory, self.setting, self.batch,
-            f'{model.row} {condition}')
+        return Order(condition, model, given, settings)
+
+    def make(self, order: Order, count: int) -> Made:
+        """Draws `count` images, or reads those that a run has drawn before."""
+        model, given, settings = order.model, order.given, order.settings
+        directory = sampling.directory_of(self.root, model, str(order.condition), settings)
+        shards = sampling.samples(given, model, settings, count, directory, self.setting,
+                                  self.batch, order.name)
         sources = None
         if given.sources:
             sources = self._pixels(_Sources(given, count), count, directory / 'sources')
         found = copies.compare(
             self._pixels(shards, count, directory), sources, self._training, self.real_distances)
-        return Made(condition, model, given, directory, shards, found)
+        return Made(order, directory, shards, found)
 
     def features(self, made: Made, network: Network) -> dict[str, Features]:
         """Features of samples."""
         return features.extract(made.shards, made.shards.count, network, made.directory, self.mesh,
-                                self.batch, f'features of {made.name}')
+                                self.batch, f'features of {made.order.name}')
 
     def real_features(self, split: str, network: Network) -> dict[str, Features]:
         """Features of the real images of a split."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from repdiff.eval.copies import Copies
-from repdiff.eval.generative import Moments, frechet_distance, inception_score, kernel_distance, size
+from repdiff.eval.generative import (
+    Moments, frechet_distance, inception_score, kernel_distance, size
+)
 from repdiff.eval.neighbours import COVERAGE_K, neighbour_measures
 from repdiff.generation.features import Features
 

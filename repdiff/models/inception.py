@@ -154,8 +154,9 @@ class ConvNorm(nn.Module):
         width = self.layer.features
         kernel = self.param('kernel', nn.initializers.he_normal(),
                             (*self.layer.kernel, x.shape[-1], width))
-        mean, bias = (self.param(name, nn.initializers.zeros, (width,)) for name in ('mean', 'bias'))
-        var, scale = (self.param(name, nn.initializers.ones, (width,)) for name in ('var', 'scale'))
+        zeros, ones = nn.initializers.zeros, nn.initializers.ones
+        mean, bias = (self.param(name, zeros, (width,)) for name in ('mean', 'bias'))
+        var, scale = (self.param(name, ones, (width,)) for name in ('var', 'scale'))
         x = jax.lax.conv_general_dilated(
             x, kernel, (self.layer.strides,) * 2,
             'VALID' if self.layer.valid or self.layer.strides > 1 else 'SAME',

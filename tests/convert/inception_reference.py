@@ -12,7 +12,7 @@ CLASSES = 1008
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A random tensor that its published name and shape fix, at a scale that keeps signals alive."""
+    """A random tensor fixed by its published name and shape, scaled to keep signals alive."""
     # RandomState's stream is frozen in NumPy, so that goldens hold on every version.
     random = np.random.RandomState(zlib.crc32(name.encode()))
     if name.endswith('running_var'):

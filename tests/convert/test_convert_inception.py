@@ -22,7 +22,9 @@ def published():
     tree = traverse_util.flatten_dict(inception.shapes({'classes': 1008}))
     for (*module, leaf), value in tree.items():
         if module != ['fc']:
-            shape = value.shape if len(value.shape) == 1 else tuple(value.shape[i] for i in (3, 2, 0, 1))
+            shape = value.shape
+            if len(shape) == 4:
+                shape = tuple(shape[axis] for axis in (3, 2, 0, 1))
             shapes['.'.join([*module, NAMES[leaf]])] = shape
     return {name: reference.weight(name, shape) for name, shape in shapes.items()}
 
