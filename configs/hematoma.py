@@ -47,7 +47,8 @@ PAPER = {
 }
 
 PUBLISHED = {
-    'data': {'image_size': 256, 'shift': 0},  # cached latents cannot be moved
+    'data': {'image_size': 256},
+    'augmentation': {'shift': 0, 'rotate': 0.0, 'zoom': 0.0},  # cached latents cannot be moved
     'latents': {'kind': 'sd_vae'},
     'model': {**SIZES['XL'], 'patch': 2, 'dtype': 'bfloat16', 'unroll': False, 'remat': True},
     'encoder': {'kind': 'dinov2_frozen'},

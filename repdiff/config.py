@@ -36,8 +36,6 @@ def base() -> ConfigDict:
         downstream_facilities=(),
         deidentify=True,  # salted hashes for names of patients, facilities and files
         fractions=dict(pretrain=0.5, train=0.25, valid=0.1, test=0.15),  # of patients, by hash
-        flip=True,  # random left-right flips in training; the head is nearly symmetric
-        shift=2,  # pixels: random moves in training, as heads lie; 0 for none, as sd_vae needs
         simulated=dict(
             pretrain=10313,  # slices of facilities 2-12, labels unused: the paper's number
             train=1424,  # slices of facility 1: the paper's number
@@ -49,6 +47,12 @@ def base() -> ConfigDict:
             lesion_size=1.0,  # scale of the hematoma's lengths
             facility_shift=1.0,  # 0: all facilities image alike
         ),
+    ))
+    config.augmentation = ConfigDict(dict(  # of every image at every visit in training
+        flip=True,  # left to right, with probability one half; the head is nearly symmetric
+        shift=4,  # pixels: moves of up to half a latent position; 0 where latents are cached
+        rotate=10.0,  # degrees either way, as heads lie; 0 where latents are cached
+        zoom=0.1,  # factors from 1/1.1 to 1.1, as heads differ; 0 where latents are cached
     ))
     config.latents = ConfigDict(dict(
         kind='pca',  # 'pca' (patch components), 'haar' (invertible) or 'sd_vae' (the paper)
@@ -99,13 +103,13 @@ def base() -> ConfigDict:
     config.tune = ConfigDict(dict(
         switch='null',  # 'null' keeps the function with r dropped; 'paper' drops r at once
         label_start='class_means',  # or 'null' or 'random': where label embeddings start
-        steps=800,
+        steps=1000,
         batch=64,
         learning_rate=2e-3,
         warmup_steps=50,
         decay='cosine',
         ema_decay=0.99,
-        checkpoint_every=100,  # steps; the checkpoint with the best validation AUROC is used
+        checkpoint_every=200,  # steps; the checkpoint with the best validation AUROC is used
         balanced=True,  # each class equally often; 16 % of slices are positive
         t_range=(0, 100),  # steps trained on, half open: where the classes of a small image differ
         paired_weight=1.0,  # our paired term, not in the paper; 0 is off
@@ -120,7 +124,7 @@ def base() -> ConfigDict:
     ))
     config.classify = ConfigDict(dict(
         t=(5, 10, 25, 50, 75, 99),  # steps scored; the rule over them is chosen on valid
-        draws=2,  # noise draws a step
+        draws=4,  # noise draws a step
         select_draws=1,  # the same, when choosing the tuning checkpoint
         chunk=1,  # draws computed at once; more use more memory
         batch=100,  # images a call
@@ -135,7 +139,7 @@ def base() -> ConfigDict:
         tensor=1,
     ))
     config.log_every = 50  # steps
-    config.keep_checkpoints = 1  # newest kept beside the best
+    config.keep_checkpoints = 2  # newest kept beside the best; 2 or more, should one be damaged
 
     # The trained rows of the results, in order, and what each changes in this config.
     config.rows = ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'ldt_from_scratch')

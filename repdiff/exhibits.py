@@ -8,14 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from repdiff import cluster
 from repdiff.diffusion import schedule as schedules
 from repdiff.files import write_atomic
 from repdiff.latents.frontend import to_uint8
 from repdiff.objectives.denoise import Pretrain, latent
+from repdiff.sharding import to_hosts
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """An .npz file, atomically."""
+    """An .npz file, atomically, by the first process."""
+    if not cluster.is_first():
+        return
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomic(path, buffer.getvalue())
@@ -71,5 +75,5 @@ def z0_over_t(
     keep = jnp.zeros(t.size, bool)
     kinds = {'dropped': ~keep} if r is None else {'kept': keep, 'dropped': ~keep}
     return {
-        kind: np.asarray(decoded(params, frozen, z0, r, drop)) for kind, drop in kinds.items()
+        kind: to_hosts(decoded(params, frozen, z0, r, drop)) for kind, drop in kinds.items()
     }

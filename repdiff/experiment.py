@@ -1,11 +1,6 @@
 """The recipe in order: data, pre-train, tune, classify, report. What the workdir has is not redone."""
 
-import datetime
-import importlib.metadata
 import json
-import platform
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,13 +10,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import exhibits, phases, published, report, results, sharding
+from repdiff import cluster, exhibits, phases, published, report, results, sharding
+from repdiff.card import Card
 from repdiff.data import phantom, pipeline, records, sources
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.diffusion import schedule as schedules
 from repdiff.errors import UserError
 from repdiff.eval import floors, intervals
-from repdiff.eval.answers import Answers, write_predictions
+from repdiff.eval.answers import write_predictions
 from repdiff.files import write_json
 from repdiff.latents import cache, frontend
 from repdiff.latents.vae import Vae
@@ -29,6 +25,7 @@ from repdiff.train import train
 
 FIGURE_T = (50, 100, 200, 300, 400, 600, 800)  # steps of the z0' figure
 SAMPLES = 8  # slices of a class in the sample figure
+RESUMABLE = ('mesh', 'cache', 'keep_checkpoints')  # keys that may change when a run is resumed
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -38,9 +35,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     recipes = {row: configs.recipe(config, row) for row in config.rows}
     claim(workdir, config)
-    dataset = open_dataset(config)
-    card = _Card(workdir, config, dataset)
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
+    for recipe in recipes.values():
+        phases.check_batches(recipe, mesh)
+    dataset = prepared(config)
+    card = Card(workdir, config, dataset)
     setting = make_setting(config, list(recipes.values()), dataset, mesh)
     exhibits.write_npz(
         workdir / 'report' / 'samples.npz',
@@ -53,14 +52,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for row, recipe in recipes.items():
         z0_figures |= _row(recipe, row, setting, dataset, shown, workdir, card)
     exhibits.write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
-    _write_results(config, dataset, workdir, card)
-    report.write(workdir)
-    print(f'report: {workdir / "report" / "index.html"}')
-
-
-def open_dataset(config: ConfigDict) -> records.Dataset:
-    """The config's data set, prepared now unless the cache has it."""
-    return records.open(sources.ensure_prepared(settings(config), config.cache))
+    if cluster.is_first():
+        _write_results(config, dataset, workdir, card)
+        report.write(workdir)
+        print(f'report: {workdir / "report" / "index.html"}')
+    cluster.wait_for_all('report')
 
 
 def make_setting(
@@ -68,7 +64,7 @@ def make_setting(
 ) -> phases.Setting:
     """What all rows share, on the mesh. Raises UserError on what one of the `recipes` cannot have."""
     splits = {name: pipeline.examples(dataset.split(name)) for name in dataset.info['splits']}
-    front = fit_frontend(config, splits['pretrain'])
+    front = cluster.of_first(fit_frontend(config, splits['pretrain']))
     z_shape = jax.eval_shape(front.encode, splits['pretrain'][0]['image'][None]).shape[1:]
     for recipe in recipes:
         phases.pretrain_objective(recipe, z_shape)  # what a row cannot have shows before any runs
@@ -82,7 +78,10 @@ def make_setting(
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes `workdir` this config's, or checks that it is. Raises UserError if it is another's."""
+    """Makes `workdir` this config's, or checks that it is. Raises UserError if it is another's.
+
+    A run may be resumed with other values of what no result depends on (`RESUMABLE`).
+    """
     path, wanted = workdir / 'config.json', json.loads(config.to_json())
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -90,15 +89,17 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         raise UserError(
             f'--workdir: cannot make {str(workdir)!r}: {error.strerror}; choose another directory.'
         ) from None
-    if not path.exists():
-        write_json(path, wanted)
-        return
-    key = first_difference(json.loads(path.read_text()), wanted)
+    cluster.check_shared(workdir, '--workdir')
+    before = json.loads(path.read_text()) if path.exists() else wanted
+    key = first_difference(before | {name: wanted[name] for name in RESUMABLE}, wanted)
     if key is not None:
         raise UserError(
             f'{path}: the workdir belongs to a run with another value of {key}; choose another '
             '--workdir, or repeat the command that began it to resume.'
         )
+    cluster.wait_for_all('claim')
+    if cluster.is_first():
+        write_json(path, wanted)
 
 
 def first_difference(old, new, prefix: str = 'config') -> str | None:
@@ -131,15 +132,35 @@ def fit_frontend(config: ConfigDict, split) -> frontend.PatchBasis | Vae:
     raise UserError(f"config.latents.kind is {latents.kind!r}; choose 'pca', 'haar' or 'sd_vae'.")
 
 
+def prepared(config: ConfigDict) -> records.Dataset:
+    """The data, prepared once: by the first process where hosts share the cache, else by each.
+
+    Raises UserError where hosts got different data.
+    """
+    dataset = records.open(cluster.first_then_rest(
+        lambda: sources.ensure_prepared(settings(config), config.cache), config.cache
+    ))
+    cluster.check_same(
+        dataset.info['fingerprint'],
+        f'the hosts prepared different data in config.cache={config.cache!r}; put the cache on a '
+        'file system that they share, or prepare the data once with python -m repdiff.prepare.'
+    )
+    return dataset
+
+
 def cached(
     config: ConfigDict, vae: Vae, splits: dict, fingerprint: str, pixels: bool
 ) -> dict[str, cache.LatentExamples]:
     """The splits as latents, encoded once in the run's cache; with `pixels`, images beside them."""
     root = Path(config.cache).expanduser() / 'latents'
+
+    def latents(name: str) -> cache.Latents:
+        return cache.ensure(splits[name], vae, root, name=name, fingerprint=fingerprint,
+                            batch=config.latents.encode_batch)
+
     return {
         name: cache.LatentExamples(
-            cache.ensure(split, vae, root, name=name, fingerprint=fingerprint,
-                         batch=config.latents.encode_batch),
+            cluster.first_then_rest(lambda name=name: latents(name), root),
             split if pixels else None,
         )
         for name, split in splits.items()
@@ -148,7 +169,7 @@ def cached(
 
 def _row(
     config: ConfigDict, row: str, setting: phases.Setting, dataset, shown: np.ndarray,
-    workdir: Path, card: '_Card',
+    workdir: Path, card: Card,
 ) -> dict[str, np.ndarray]:
     """Pre-trains, tunes and scores one row; returns z0' of `shown`. Finished parts are read back."""
     pretrained, seconds, figures = None, 0.0, {}
@@ -169,7 +190,8 @@ def _row(
     phase = phases.tune_phase(config, row, setting, pretrained)
     tuned = train(phase, workdir=workdir, mesh=setting.mesh, key=setting.purpose(phase.name))
     card.phase(phase.name, tuned.seconds, setting.mesh.size)
-    if not (workdir / 'scores' / f'{row}.json').exists():
+    scored = workdir / 'scores' / f'{row}.json'
+    if not cluster.of_first(np.int32(scored.exists())):
         facts = {
             'pretrained': pretrained is not None or bool(config.model.weights),
             'parameters': int(tuned.parameters),
@@ -177,8 +199,9 @@ def _row(
             'train_seconds': seconds + tuned.seconds,
         }
         _score(config, row, setting, dataset, workdir, phase.loss_fn, tuned.params, facts)
-    facts = json.loads((workdir / 'scores' / f'{row}.json').read_text())
-    card.phase(f'{row}.classify', facts['eval_seconds'], setting.mesh.size)
+    if cluster.is_first():
+        facts = json.loads(scored.read_text())
+        card.phase(f'{row}.classify', facts['eval_seconds'], setting.mesh.size)
     return figures
 
 
@@ -197,7 +220,8 @@ def _score(
             arrays[f'{split}_{name}s'] = records_of[name]
     exhibits.write_npz(workdir / 'scores' / f'{row}.npz', **arrays)
     facts = facts | {'eval_seconds': time.monotonic() - began}
-    write_json(workdir / 'scores' / f'{row}.json', facts)
+    if cluster.is_first():
+        write_json(workdir / 'scores' / f'{row}.json', facts)
 
 
 def _figure_image(dataset) -> np.ndarray:
@@ -207,7 +231,7 @@ def _figure_image(dataset) -> np.ndarray:
     return next(record['image'] for record in records_of if record['label'] == 1)
 
 
-def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card') -> None:
+def _write_results(config: ConfigDict, dataset, workdir: Path, card: Card) -> None:
     """predictions.csv, results.json and card.json from the scores on disk and the floors."""
     schedule = schedules.linear(config.diffusion.steps)
     rows = [results.answer(row, workdir, schedule, config.seed) for row in config.rows]
@@ -228,55 +252,9 @@ def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card') ->
     card.rules(rows)
 
 
-class _Card:
-    """card.json: code version, data fingerprint, seeds, devices, seconds a phase, chosen rules."""
-
-    def __init__(self, workdir: Path, config: ConfigDict, dataset):
-        self._path = workdir / 'card.json'
-        if self._path.exists():
-            self._card = json.loads(self._path.read_text())
-            return
-        self._card = {
-            'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-            'code': code_version(),
-            'data_fingerprint': dataset.info['fingerprint'],
-            'seed': config.seed,
-            'python': platform.python_version(),
-            'command': ' '.join(['python -m repdiff.main', *sys.argv[1:]]),
-            'packages': {
-                name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax')
-            },
-            'devices': [device.device_kind for device in jax.devices()],
-            'phases': {},
-            'rules': {},
-        }
-        write_json(self._path, self._card)
-
-    def phase(self, name: str, seconds: float, devices: int) -> None:
-        self._card['phases'][name] = {
-            'wall_seconds': round(seconds, 2), 'device_seconds': round(seconds * devices, 2)
-        }
-        write_json(self._path, self._card)
-
-    def rules(self, rows: list[Answers]) -> None:
-        self._card['rules'] = {row.name: row.facts['rule'] for row in rows}
-        write_json(self._path, self._card)
-
-
-def code_version() -> str:
-    """The package's version, with the git commit where the code runs from a checkout."""
-    version = importlib.metadata.version('repdiff')
-    found = subprocess.run(
-        ['git', 'describe', '--always', '--dirty'], cwd=Path(__file__).parent,
-        capture_output=True, text=True, check=False,
-    )
-    return f'{version}+{found.stdout.strip()}' if found.returncode == 0 else version
-
-
 def settings(config: ConfigDict) -> DataSettings:
     """`config.data` as the data room takes it; the simulation gets the run's seed and image size."""
     data = config.data.to_dict()
-    data = {name: value for name, value in data.items() if name not in ('flip', 'shift')}
     simulated = phantom.Settings(
         image_size=data['image_size'], seed=config.seed, **data.pop('simulated')
     )

@@ -66,14 +66,12 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f'--samples is {given.samples}, too few to measure; give more than '
                         f'{table.FEWEST}.')
     config = trained.config_of(given.workdir)
-    keep_freed_memory()
-    jax.config.update('jax_num_cpu_devices', config.mesh.cpu_devices)
     cache = Path(config.cache).expanduser() / 'xla'
     jax.config.update('jax_compilation_cache_dir', str(cache))
-    studio = Studio(given.workdir, config, given.reference, given.batch)
-    settings = sampling.Settings(given.sampler, given.steps, given.guidance, given.seed)
     if not 0 < given.from_t < config.diffusion.steps:
         raise UserError(f'--from-t is {given.from_t}; choose 1 to {config.diffusion.steps - 1}.')
+    studio = Studio(given.workdir, config, given.reference, given.batch)
+    settings = sampling.Settings(given.sampler, given.steps, given.guidance, given.seed)
     network = _network(given, studio)
     made = []
     for order in [studio.order(condition, given.row, settings) for condition in chosen]:
@@ -136,5 +134,6 @@ def _write_figures(studio: Studio, settings: sampling.Settings, t: int) -> None:
 
 
 if __name__ == '__main__':
+    keep_freed_memory()  # before JAX starts
     with exit_on_user_error():
         main(sys.argv[1:])

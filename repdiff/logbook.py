@@ -6,17 +6,22 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from repdiff import cluster
 from repdiff.files import write_atomic
 
 
 class Logbook:
     """The scalars of one phase. Opening it at a step forgets lines of that phase after that step.
 
-    So a run that was killed and resumed has each step once, as an uninterrupted one.
+    So a run that was killed and resumed has each step once, as an uninterrupted one. Only the first
+    process of a run writes.
     """
 
     def __init__(self, workdir: Path, phase: str, step: int):
         self._path, self._phase = Path(workdir) / 'metrics.jsonl', phase
+        self._writes = cluster.is_first()
+        if not self._writes:
+            return
         kept = [line for line in read(workdir) if line['phase'] != phase or line['step'] <= step]
         write_atomic(self._path, ''.join(json.dumps(line) + '\n' for line in kept))
         self._events = SummaryWriter(
@@ -25,6 +30,8 @@ class Logbook:
 
     def write(self, step: int, **scalars: float) -> None:
         """Adds one line {"phase", "step", ...}; a scalar that is not finite is written as null."""
+        if not self._writes:
+            return
         finite = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
         with open(self._path, 'a') as file:
             file.write(json.dumps({'phase': self._phase, 'step': step} | finite) + '\n')
@@ -32,7 +39,8 @@ class Logbook:
             self._events.add_scalar(name, float(value), step)
 
     def close(self) -> None:
-        self._events.close()
+        if self._writes:
+            self._events.close()
 
 
 def read(workdir: Path) -> list[dict]:

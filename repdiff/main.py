@@ -1,6 +1,7 @@
 """python -m repdiff.main --config=configs/hematoma.py[:PRESET] [--workdir=DIR] [--config.a.b=V]
 
-Short on purpose: flags, devices, one call into `experiment`.
+Short on purpose: flags, processes, devices, one call into `experiment`. Exit codes: 0 done, 2 bad
+input, 75 stopped by SIGTERM or SIGINT with all work saved, to be run again.
 """
 
 import re
@@ -11,12 +12,17 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from repdiff import cluster, interrupt
 from repdiff.errors import UserError, exit_on_user_error
 from repdiff.host import keep_freed_memory
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'Experiment, with preset: configs/hematoma.py:quick')
 flags.DEFINE_string('workdir', '', 'Where results go; "" is workdirs/NAME-PRESET-SEED.')
+# SLURM, Cloud TPU, GKE and Open MPI need none of these.
+flags.DEFINE_string('coordinator', '', 'Of several processes: HOST:PORT of process 0.')
+flags.DEFINE_integer('processes', 1, 'Of several processes: how many there are.')
+flags.DEFINE_integer('process', 0, 'Of several processes: which one this is, from 0.')
 
 
 def parse(argv: list[str]) -> tuple[ConfigDict, Path]:
@@ -53,10 +59,12 @@ def _unknown_key(argv: list[str], message: str) -> str:
 
 def main(argv: list[str]) -> None:
     """Parses, starts the devices and runs the experiment."""
-    with exit_on_user_error():
+    with cluster.leave_together(), exit_on_user_error():
         config, workdir = parse(argv)
         keep_freed_memory()
         jax.config.update('jax_num_cpu_devices', config.mesh.cpu_devices)
+        cluster.start(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+        interrupt.listen()
         # What was compiled once, in this run or an earlier one, is read back.
         jax.config.update('jax_compilation_cache_dir', str(Path(config.cache).expanduser() / 'xla'))
         from repdiff import experiment  # after the devices are set

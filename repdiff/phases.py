@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from repdiff import optim, published
+from repdiff import interrupt, optim, published
 from repdiff.data import pipeline
 from repdiff.diffusion import schedule as schedules
 from repdiff.errors import UserError
@@ -22,7 +23,7 @@ from repdiff.models.vit import ViT
 from repdiff.objectives.denoise import Pretrain, Tune, latent
 from repdiff.objectives.switch import start_tuning, tuned_denoiser
 from repdiff.progress import Progress
-from repdiff.sharding import replicated, to_devices
+from repdiff.sharding import host_rows, param_shardings, replicated, to_devices, to_hosts
 from repdiff.train import Phase
 from repdiff.zeroshot import rules
 from repdiff.zeroshot.score import draw_noise, image_keys, make_scorer
@@ -80,6 +81,18 @@ def tune_objective(config: ConfigDict, pretrain: Pretrain, classes: int) -> Tune
     )
 
 
+def check_batches(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises UserError where a phase's batch does not divide over the mesh."""
+    parts = config.optim.accumulate
+    for name in ('pretrain', 'tune'):
+        if config[name].batch % parts:
+            raise UserError(
+                f'config.{name}.batch is {config[name].batch}, which optim.accumulate={parts} does '
+                f'not divide; choose a multiple of {parts}.'
+            )
+        host_rows(mesh, config[name].batch // parts)
+
+
 def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
     """Pre-training on the unlabelled split."""
     objective, name = pretrain_objective(config, setting.z_shape), f'{row}.pretrain'
@@ -121,9 +134,10 @@ def tune_phase(config: ConfigDict, row: str, setting: Setting, pretrained: dict 
 
 
 def _fresh(name: str, setting: Setting, objective: Pretrain | Tune) -> dict:
-    """Random parameters of a phase's networks."""
-    z0 = jnp.zeros((1, *setting.z_shape))
-    return jax.jit(objective.init)(setting.purpose(f'{name}.init'), z0)
+    """Random parameters of a phase's networks, each device making its part."""
+    key, z0 = setting.purpose(f'{name}.init'), jnp.zeros((1, *setting.z_shape))
+    places = param_shardings(jax.eval_shape(objective.init, key, z0), setting.mesh)
+    return jax.jit(objective.init, out_shardings=places)(key, z0)
 
 
 def frozen_parts(config: ConfigDict, setting: Setting) -> dict:
@@ -134,31 +148,36 @@ def frozen_parts(config: ConfigDict, setting: Setting) -> dict:
     return jax.device_put(frozen, replicated(setting.mesh))
 
 
-def _phase(
-    config: ConfigDict, section: ConfigDict, name: str, setting: Setting, objective: Callable,
-    params: dict, frozen: dict, *, split: str, balanced: bool, evaluate: Callable,
-) -> Phase:
+def optimizer(config: ConfigDict, section: ConfigDict) -> optax.GradientTransformation:
+    """The optimizer of a phase; `section` is the config's `pretrain` or `tune`."""
     schedule = optim.learning_rate(
         section.learning_rate, section.warmup_steps, section.steps, section.decay
     )
     o = config.optim
+    return optim.adamw(
+        schedule, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, clip_norm=o.clip_norm
+    )
+
+
+def _phase(
+    config: ConfigDict, section: ConfigDict, name: str, setting: Setting, objective: Callable,
+    params: dict, frozen: dict, *, split: str, balanced: bool, evaluate: Callable,
+) -> Phase:
     return Phase(
         name=name,
         loss_fn=objective,
-        tx=optim.adamw(
-            schedule, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, clip_norm=o.clip_norm
-        ),
+        tx=optimizer(config, section),
         params=params,
         frozen=frozen,
         iterator=pipeline.train_iterator(
-            setting.splits[split], batch=section.batch // jax.process_count(), seed=config.seed,
-            flip=config.data.flip, shift=config.data.shift, balanced=balanced,
-            shard_index=jax.process_index(), shard_count=jax.process_count(),
+            setting.splits[split], batch=section.batch, rows=host_rows(setting.mesh, section.batch),
+            seed=config.seed, augmentation=pipeline.Augmentation(**config.augmentation),
+            balanced=balanced,
         ),
         evaluate=evaluate,
         steps=section.steps,
         batch=section.batch,
-        accumulate=o.accumulate,
+        accumulate=config.optim.accumulate,
         ema_decay=section.ema_decay,
         log_every=config.log_every,
         checkpoint_every=section.checkpoint_every,
@@ -167,15 +186,28 @@ def _phase(
 
 
 def map_split(function: Callable, split: Any, batch: int, mesh: Mesh, what: str = '') -> np.ndarray:
-    """function(batch) over a split, in batches on the mesh, without the padding; stacked."""
+    """function(batch) over a split, in batches on the mesh, without the padding; stacked.
+
+    Every host reads its own rows of each batch and gets the whole result.
+    """
     batch = -(-batch // mesh.size) * mesh.size  # every device gets equally many
     progress = Progress(len(split), what, 'images') if what else None
-    outputs = []
-    for host in pipeline.eval_batches(split, batch=batch):
-        valid = host.pop('valid')
-        outputs.append(np.asarray(function(to_devices(host, mesh)))[valid])
+    outputs, running = [], []
+
+    def collect() -> None:
+        output, valid = running.pop(0)
+        outputs.append(to_hosts(output)[valid])
         if progress:
             progress.update(int(valid.sum()))
+
+    for host in pipeline.eval_batches(split, batch=batch, rows=host_rows(mesh, batch)):
+        interrupt.check()
+        valid = host.pop('valid')
+        with jax.set_mesh(mesh):
+            running.append((function(to_devices(host, mesh)), valid))
+        if len(running) > 1:  # the next batch is read while one is computed
+            collect()
+    collect()
     return np.concatenate(outputs)
 
 

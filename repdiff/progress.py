@@ -4,6 +4,22 @@ import sys
 import time
 
 
+_silent = False
+
+
+def silence() -> None:
+    """From now on this process shows nothing: another one of the same run does."""
+    global _silent
+    _silent = True
+
+
+def note(text: str) -> None:
+    """One line on stderr, beside what is under way."""
+    if not _silent:
+        start = '\r\x1b[K' if sys.stderr.isatty() else ''
+        print(f'{start}repdiff: {text}', file=sys.stderr, flush=True)
+
+
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -27,6 +43,8 @@ class Progress:
 
     def update(self, n: int = 1, **values: float) -> None:
         self.done += n
+        if _silent:
+            return
         now = time.monotonic()
         if self.done >= self.total or now - self.shown >= self.interval_s:
             self.shown = now

@@ -32,10 +32,12 @@ def vae(config: ConfigDict, channels: int) -> Vae:
     cannot be.
     """
     fields, params = store.load(_directory(config, 'latents', 'sd_vae'), 'sd_vae')
-    if config.data.shift:
+    moving = [key for key in ('shift', 'rotate', 'zoom') if config.augmentation[key]]
+    if moving:
         raise UserError(
-            f'config.data.shift is {config.data.shift}, but cached latents of sd_vae cannot be '
-            'moved by pixels; add --config.data.shift=0.'
+            f'cached latents of sd_vae cannot be moved, but config.augmentation has '
+            f'{", ".join(f"{key}={config.augmentation[key]}" for key in moving)}; add '
+            f'{" ".join(f"--config.augmentation.{key}=0" for key in moving)}.'
         )
     return Vae(params, AutoencoderKL(**fields), channels)
 

@@ -1,7 +1,11 @@
 """The device mesh, and where parameters and batches lie on it."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from repdiff.errors import UserError
@@ -26,6 +30,7 @@ PARTITION_RULES = (
 def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
     """A mesh over all devices; one of the sizes may be −1 and takes what is left.
 
+    On TPUs, neighbours in the mesh are neighbours in the machine.
     Raises UserError when the sizes do not multiply to the number of devices.
     """
     sizes, count = [data, fsdp, tensor], jax.device_count()
@@ -39,7 +44,8 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
             f'mesh: data×fsdp×tensor = {data}×{fsdp}×{tensor} does not fit {count} devices; '
             'set config.mesh so that the product is the number of devices.'
         )
-    return Mesh(np.asarray(jax.devices()).reshape(sizes), AXES)
+    devices = mesh_utils.create_device_mesh(sizes, allow_split_physical_axes=True)
+    return Mesh(devices, AXES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -50,6 +56,30 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis is split over data × fsdp."""
     return NamedSharding(mesh, BATCH)
+
+
+def split_batch(x: jax.Array) -> jax.Array:
+    """x (B, ...) with B split over data × fsdp; the compiler chooses for the other axes.
+
+    Layers say so of what they put out. Without it the compiler may, under fsdp, move activations
+    instead of parameters and keep whole batches on every device. As given outside of a mesh
+    (`on_mesh`).
+    """
+    if AXES != jax.sharding.get_abstract_mesh().axis_names:
+        return x
+    rest = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *rest))
+
+
+def on_mesh(function: Callable, mesh: Mesh) -> Callable:
+    """`function` with the mesh in context, for `split_batch`; to be jitted."""
+
+    @functools.wraps(function)
+    def wrapped(*args):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return wrapped
 
 
 def param_shardings(params, mesh: Mesh):
@@ -85,7 +115,46 @@ def state_shardings(state, mesh: Mesh):
     return state.replace(step=whole, params=params, ema=params, opt_state=opt_state)
 
 
+@functools.lru_cache
+def host_rows(mesh: Mesh, batch: int) -> np.ndarray:
+    """The rows of a batch (over all hosts) that this host's devices hold, in ascending order.
+
+    Raises UserError where the batch does not divide over the mesh.
+    """
+    parts = mesh.shape['data'] * mesh.shape['fsdp']
+    if batch % parts:
+        raise UserError(
+            f'a batch of {batch} images does not divide over data×fsdp = {parts} devices; choose a '
+            f'multiple of {parts} or another config.mesh.'
+        )
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
+    return np.unique(np.concatenate([np.arange(batch)[rows] for rows, in slices]))
+
+
 def to_devices(batch, mesh: Mesh):
-    """This host's part of a batch (leaves (B/hosts, ...)) as global arrays split over the mesh."""
+    """This host's rows of a batch (`host_rows`) as global arrays split over the mesh."""
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+    if sharding.is_fully_addressable:
+        return jax.device_put(batch, sharding)
+    parts = mesh.shape['data'] * mesh.shape['fsdp']
+    here = len(host_rows(mesh, parts))
+
+    def place(x: np.ndarray) -> jax.Array:
+        total = len(x) * parts // here
+        rows = host_rows(mesh, total)
+
+        def block(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(total)
+            first = np.searchsorted(rows, start)
+            return x[first:first + stop - start]
+
+        return jax.make_array_from_callback((total, *x.shape[1:]), sharding, block)
+
+    return jax.tree.map(place, batch)
+
+
+def to_hosts(x: jax.Array) -> np.ndarray:
+    """A global array, whole, on every host."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(jax.jit(lambda x: x, out_shardings=replicated(x.sharding.mesh))(x))

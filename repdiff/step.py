@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from repdiff.optim import ema_update
-from repdiff.sharding import batch_sharding, replicated, state_shardings
+from repdiff.sharding import batch_sharding, on_mesh, replicated, state_shardings
 
 # (params, frozen, batch, key) -> (scalar loss, scalars to log)
 LossFn = Callable[[Any, Any, dict[str, jax.Array], jax.Array], tuple[jax.Array, dict]]
@@ -43,7 +43,8 @@ def make_train_step(
 
     The key of a step is fold_in(key, step), so a resumed run draws what an uninterrupted one would.
     With `accumulate` > 1 the batch is cut into that many equal parts whose gradients are averaged;
-    the optimizer and the EMA move once.
+    the optimizer and the EMA move once. A part takes every `accumulate`-th row, so that each device
+    has its share of it without moving images.
     """
 
     def gradients(params, frozen, batch, key):
@@ -51,7 +52,9 @@ def make_train_step(
         return grads, scalars
 
     def accumulated(params, frozen, batch, key):
-        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        parts = jax.tree.map(
+            lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+        )
 
         def add(total, part):
             index, part = part
@@ -85,7 +88,7 @@ def jit_train_step(train_step: Callable, state: TrainState, mesh: Mesh) -> Calla
     """`train_step` compiled for the mesh: state sharded and donated, batch split, the rest whole."""
     shardings, whole = state_shardings(state, mesh), replicated(mesh)
     return jax.jit(
-        train_step,
+        on_mesh(train_step, mesh),
         in_shardings=(shardings, whole, batch_sharding(mesh), whole),
         out_shardings=(shardings, whole),
         donate_argnums=0,

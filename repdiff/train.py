@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -13,12 +13,15 @@ import optax
 from clu import metrics, parameter_overview
 from jax.sharding import Mesh
 
+from repdiff import cluster, interrupt
 from repdiff.checkpoint import Checkpoints
+from repdiff.compile import compile_step
 from repdiff.errors import UserError
+from repdiff.files import write_atomic
 from repdiff.logbook import Logbook
-from repdiff.progress import Progress
+from repdiff.progress import Progress, note
 from repdiff.sharding import replicated, state_shardings, to_devices
-from repdiff.step import LossFn, TrainState, create_state, jit_train_step, make_train_step
+from repdiff.step import LossFn, TrainState, create_state, make_train_step
 
 
 @dataclass(frozen=True)
@@ -62,28 +65,21 @@ def train(phase: Phase, *, workdir: Path, mesh: Mesh, key: jax.Array) -> Trained
     """Runs `phase` to its last step, from its newest checkpoint if there is one.
 
     A phase that has reached its last step is only read back. Raises UserError when the loss stops
-    being finite; the last good checkpoint stays.
+    being finite, the last good checkpoint staying, and `Interrupted` after a signal
+    (`repdiff.interrupt`), with a checkpoint of the step that it came in.
     """
     shapes = _like(phase, mesh)
-    shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
-    state = jax.jit(lambda params: create_state(params, phase.tx), out_shardings=shardings)(
-        phase.params
-    )
-    parameters = int(parameter_overview.count_parameters(state.params))
-    seconds = 0.0
     # Closing waits for what is still being written, also when the run is stopped by an error.
     directory = workdir / 'checkpoints' / phase.name
     with contextlib.closing(Checkpoints(directory, phase.keep)) as checkpoints:
-        restored = checkpoints.restore(shapes)
-        if restored is not None:
-            state, progress = restored
-            phase.iterator.set_state(progress['iterator'])
-            seconds = progress['seconds']
-        if int(state.step) < phase.steps:
-            seconds = _run(phase, state, seconds, checkpoints, workdir, mesh, key)
+        run = _Run(phase, shapes, checkpoints, workdir, mesh)
+        if not run.finished():
+            with interrupt.deferred():
+                run.to_the_end(key)
         best = checkpoints.best_step()
         state, _ = checkpoints.restore(shapes, best)
-    return Trained(state.ema, best, seconds, parameters)
+    parameters = int(parameter_overview.count_parameters(shapes.params))
+    return Trained(state.ema, best, run.seconds, parameters)
 
 
 def _like(phase: Phase, mesh: Mesh) -> TrainState:
@@ -95,52 +91,122 @@ def _like(phase: Phase, mesh: Mesh) -> TrainState:
     )
 
 
-def _run(
-    phase: Phase, state: TrainState, seconds: float, checkpoints: Checkpoints, workdir: Path,
-    mesh: Mesh, key: jax.Array,
-) -> float:
-    """The loop itself. Returns the phase's seconds, earlier runs of it included."""
-    first = int(state.step)
-    if first == 0:
-        overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
-        (workdir / f'parameters.{phase.name}.txt').write_text(overview + '\n')
-    step_fn = jit_train_step(
-        make_train_step(
+class _Run:
+    """One phase on its way: its state, its place in the data, and what is not logged yet."""
+
+    def __init__(self, phase: Phase, shapes: TrainState, checkpoints: Checkpoints, workdir: Path,
+                 mesh: Mesh):
+        self.phase, self.checkpoints, self.workdir, self.mesh = phase, checkpoints, workdir, mesh
+        self.step, self.seconds, self.evaluated = 0, 0.0, True
+        self.pending: list[dict] = []  # scalars of the steps since the last log line
+        if checkpoints.newest is None:
+            shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
+            start = jax.jit(lambda params: create_state(params, phase.tx), out_shardings=shardings)
+            self.state = start(phase.params)
+            self.position = phase.iterator.get_state()
+        else:
+            self.step = checkpoints.newest
+            self.state, record = checkpoints.restore(shapes, self.step)
+            self.seconds, self.evaluated = record['seconds'], record['evaluated']
+            self.pending, self.position = record['pending'], record['iterator']
+            phase.iterator.set_state(self.position)
+
+    def finished(self) -> bool:
+        """Whether the last step is done and evaluated."""
+        return self.step == self.phase.steps and self.evaluated
+
+    def to_the_end(self, key: jax.Array) -> None:
+        """The loop: a batch ahead on the devices, at most one step ahead of the host."""
+        phase, mesh = self.phase, self.mesh
+        if self.step == 0 and cluster.is_first():
+            overview = parameter_overview.get_parameter_overview(
+                self.state.params, include_stats=False
+            )
+            write_atomic(self.workdir / f'parameters.{phase.name}.txt', overview + '\n')
+        self.log = Logbook(self.workdir, phase.name, self.step)
+        self.progress = Progress(phase.steps, phase.name, 'steps', done=self.step)
+        self.began, self.earlier = time.monotonic(), self.seconds
+        frozen = jax.device_put(phase.frozen, replicated(mesh))
+        key = jax.device_put(key, replicated(mesh))
+        self.logged, self.logged_at = self.step - len(self.pending), self.began
+        if not self.evaluated:
+            self.evaluate()
+        following = self.read()
+        step_fn = self.compiled(frozen, following[0])
+        while self.step < phase.steps:
+            batch, position = following
+            self.state, scalars = step_fn(self.state, frozen, batch, key)
+            self.step, self.position = self.step + 1, position
+            following = self.read()
+            if self.pending:
+                jax.block_until_ready(self.pending[-1])
+            self.pending.append(scalars)
+            self.after_step()
+        self.checkpoints.wait()
+        self.log.close()
+
+    def read(self) -> tuple[dict[str, jax.Array], dict]:
+        """The next batch, on its way to the devices, and the iterator's state after it."""
+        batch = to_devices(next(self.phase.iterator), self.mesh)
+        return batch, self.phase.iterator.get_state()
+
+    def compiled(self, frozen: Any, batch: dict[str, jax.Array]) -> Callable:
+        """The step, compiled; says what that took and what a step costs."""
+        phase = self.phase
+        train_step = make_train_step(
             phase.loss_fn, phase.tx, ema_decay=phase.ema_decay, accumulate=phase.accumulate
-        ),
-        state, mesh,
-    )
-    frozen = jax.device_put(phase.frozen, replicated(mesh))
-    key = jax.device_put(key, replicated(mesh))
-    log = Logbook(workdir, phase.name, first)
-    progress = Progress(phase.steps, phase.name, 'steps', done=first)
-    pending: list[dict] = []
-    began, earlier = time.monotonic(), seconds
-    logged, logged_at = first, began
-    for step in range(first + 1, phase.steps + 1):
-        state, scalars = step_fn(state, frozen, to_devices(next(phase.iterator), mesh), key)
-        if pending:
-            jax.block_until_ready(pending[-1])  # at most one step runs ahead of the host
-        pending.append(scalars)
-        last = step == phase.steps
-        if step % phase.log_every == 0 or step % phase.checkpoint_every == 0 or last:
-            means = _means(pending, phase, step)
-            pending = []
-            now = time.monotonic()
-            rate = (step - logged) * phase.batch / (now - logged_at)
-            log.write(step, **means, images_per_second=rate)
-            progress.update(step - progress.done, loss=means['loss'])
-            logged, logged_at = step, now
-        if step % phase.checkpoint_every == 0 or last:
-            score, values = phase.evaluate(state.ema)
-            log.write(step, **values)
-            seconds = earlier + time.monotonic() - began
-            record = {'iterator': phase.iterator.get_state(), 'seconds': seconds}
-            checkpoints.save(step, state, record, score)
-            logged_at = time.monotonic()
-    checkpoints.wait()
-    log.close()
-    return seconds
+        )
+        compiled = compile_step(train_step, self.state, frozen, batch, self.mesh)
+        note(f'{phase.name}: {compiled}')
+        self.logged_at = time.monotonic()
+        return compiled.call
+
+    def after_step(self) -> None:
+        """Logs, evaluates and checkpoints where it is time to, and stops where that is asked."""
+        phase, step = self.phase, self.step
+        stop, last = interrupt.requested(), step == phase.steps
+        due = step % phase.checkpoint_every == 0 or last
+        if due or step % phase.log_every == 0:
+            means = _means(self.pending, phase, step)
+            self.pending, now = [], time.monotonic()
+            rate = (step - self.logged) * phase.batch / (now - self.logged_at)
+            self.log.write(step, **means, images_per_second=rate)
+            self.progress.update(step - self.progress.done, loss=means['loss'])
+            self.logged, self.logged_at = step, now
+        if due:
+            self.evaluate()
+            self.logged_at = time.monotonic()
+        elif stop:
+            self.stop()
+
+    def evaluate(self) -> None:
+        """Evaluates at this step and saves a checkpoint with the score."""
+        try:
+            score, values = self.phase.evaluate(self.state.ema)
+        except interrupt.Interrupted:
+            self.evaluated = False
+            self.stop()
+        self.evaluated = True
+        self.log.write(self.step, **values)
+        self.save(score)
+
+    def save(self, score: float | None) -> None:
+        """A checkpoint of all that the next step depends on, written in the background."""
+        self.seconds = self.earlier + time.monotonic() - self.began
+        pending = [{name: float(value) for name, value in scalars.items()}
+                   for scalars in jax.device_get(self.pending)]
+        self.checkpoints.save(self.step, self.state, {
+            'iterator': self.position, 'seconds': self.seconds, 'evaluated': self.evaluated,
+            'pending': pending,
+        }, score)
+
+    def stop(self) -> NoReturn:
+        """Saves this step, waits until that is on disk, and leaves."""
+        self.save(None)
+        self.checkpoints.wait()
+        self.log.close()
+        note(f'{self.phase.name}: stopped after step {self.step}; the same command resumes')
+        raise interrupt.Interrupted
 
 
 def _means(pending: list[dict], phase: Phase, step: int) -> dict[str, float]:
@@ -148,7 +214,7 @@ def _means(pending: list[dict], phase: Phase, step: int) -> dict[str, float]:
     steps = jax.device_get(pending)
     means = {}
     for name in steps[0]:
-        values = np.array([scalars[name] for scalars in steps])
+        values = np.array([scalars[name] for scalars in steps], np.float32)
         means[name] = float(metrics.Average.from_model_output(values).compute())
     if not np.isfinite(means['loss']):
         raise UserError(

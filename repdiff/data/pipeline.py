@@ -5,11 +5,13 @@ state is one position, and the global order is the same for any number of hosts.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grain
 import numpy as np
+from PIL import Image
 
 # A split whose decoded images fit in this many bytes is decoded once and kept.
 IN_MEMORY_BYTES = 1 << 30
@@ -43,9 +45,9 @@ class Examples:
         """The labels (B,) in order."""
         return np.array([self[index]['label'] for index in range(len(self))])
 
-    def augment(self, flip: bool, shift: int) -> Callable | None:
+    def augment(self, augmentation: 'Augmentation') -> Callable | None:
         """(example, rng) -> the example as a step of training sees it; None: as it is."""
-        return _Augment(flip, shift) if flip or shift else None
+        return augmentation if augmentation != Augmentation() else None
 
     def plain(self, example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The example as scoring sees it."""
@@ -95,26 +97,54 @@ def examples(source: Source | Examples) -> Examples:
     return InMemory(source) if size <= IN_MEMORY_BYTES else _OnDisk(source)
 
 
-class _Augment:
-    """Mirrors left to right with probability one half, and moves by up to `shift` pixels.
+@dataclass(frozen=True)
+class Augmentation:
+    """How a training image is changed at each visit; what a move uncovers repeats the border.
 
-    What a move uncovers repeats the border.
+    flip: mirrors left to right with probability one half. shift: moves by up to so many pixels in
+    both directions. rotate: turns about the centre by up to so many degrees. zoom: scales by a
+    factor of up to 1 + zoom either way.
     """
 
-    def __init__(self, flip: bool, shift: int):
-        self.flip, self.shift = flip, shift
+    flip: bool = False
+    shift: int = 0
+    rotate: float = 0.0
+    zoom: float = 0.0
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels move other than by mirroring."""
+        return bool(self.shift or self.rotate or self.zoom)
 
     def __call__(self, example: dict[str, np.ndarray],
                  rng: np.random.Generator) -> dict[str, np.ndarray]:
         image = example['image']
         if self.flip and rng.random() < 0.5:
             image = image[:, ::-1]
-        if self.shift:
-            moves = rng.integers(-self.shift, self.shift, 2, endpoint=True)
-            rows, columns = (np.clip(np.arange(size) + move, 0, size - 1)
-                             for size, move in zip(image.shape, moves, strict=False))
-            image = image[rows[:, None], columns]
+        if self.moves:
+            move = rng.integers(-self.shift, self.shift, 2, endpoint=True)
+            angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
+            zoom = (1 + self.zoom) ** rng.uniform(-1, 1)
+            image = _moved(image, move, angle, zoom)
         return {**example, 'image': image}
+
+
+def _moved(image: np.ndarray, move: np.ndarray, angle: float, zoom: float) -> np.ndarray:
+    """A uint8 image (H, W, C) turned by `angle`, scaled by `zoom`, then moved: (rows, columns)."""
+    height, width, channels = image.shape
+    centre = np.array([width - 1, height - 1]) / 2
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / zoom
+    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
+    seen = (corners - centre - move[::-1]) @ turn.T + centre  # (x, y) that each corner shows
+    border = 1 + int(np.ceil(max(0, -seen.min(), *(seen.max(0) - 2 * centre))))
+    padded = np.pad(image, ((border, border), (border, border), (0, 0)), mode='edge')
+    # PIL maps pixel centres, at one half; ours are at whole numbers.
+    offset = centre + border + 0.5 - turn @ (centre + move[::-1] + 0.5)
+    (a, b), (d, e) = turn
+    made = Image.fromarray(padded[..., 0] if channels == 1 else padded).transform(
+        (width, height), Image.Transform.AFFINE, (a, b, offset[0], d, e, offset[1]),
+        Image.Resampling.BILINEAR)
+    return np.asarray(made).reshape(image.shape)
 
 
 def _balanced(source: Examples, seed: int) -> grain.MapDataset:
@@ -128,47 +158,56 @@ def _balanced(source: Examples, seed: int) -> grain.MapDataset:
     return grain.MapDataset.mix(classes)
 
 
-def train_iterator(source: Source | Examples, *, batch: int, seed: int, flip: bool, shift: int, balanced: bool,
-                   shard_index: int, shard_count: int) -> grain.DatasetIterator:
-    """Endless shuffled batches of this host's share.
+def train_iterator(source: Source | Examples, *, batch: int, rows: Sequence[int], seed: int,
+                   augmentation: Augmentation, balanced: bool) -> grain.DatasetIterator:
+    """Endless shuffled batches, of which this host reads its own rows.
 
-    The order is a fresh permutation in each epoch, or, `balanced`, one of each class in turn.
-    Host i of n takes the positions i, i + n, ... of it, so hosts never share an example of an
-    epoch and together see all of them.
+    The order is a fresh permutation in each epoch, or, `balanced`, one of each class in turn. Batch
+    i over all hosts is its positions i · batch and following, whatever the number of hosts.
 
     Args:
       source: records, decoded once and kept in memory where they fit in IN_MEMORY_BYTES.
-      batch: examples of this host in a batch.
-      flip: mirrors each example left to right with probability one half.
-      shift: moves each example by up to so many pixels in both directions; 0 for none.
+      batch: examples of all hosts together in a batch.
+      rows: which of them this host reads, B in number.
+      augmentation: what each visit changes.
 
     Returns: an iterator of dict(image uint8 (B, H, W, C), label int32 (B,), id uint32 (B, 2));
-      `get_state()` is JSON-serialisable and `set_state(state)` continues exactly.
+      `get_state()` is JSON-serialisable, the same on every host, and `set_state(state)` continues
+      exactly, also with other `rows`.
     """
     source = examples(source)
     if balanced:
         order = _balanced(source, seed)
     else:
         order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    augment = source.augment(flip, shift)
+    augment = source.augment(augmentation)
     if augment:
         order = order.random_map(augment, seed=seed)
-    shard = order[shard_index::shard_count].batch(batch)
+    rows = [int(row) for row in rows]
+
+    def read(index: int) -> dict[str, np.ndarray]:
+        return _stack([order[index * batch + row] for row in rows])
+
+    batches = grain.MapDataset.range(len(order) // batch).map(read)
     # Reading from memory is fastest without threads; decoding overlaps with the training step.
     threads = 0 if isinstance(source, InMemory) else 2
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    return iter(shard.to_iter_dataset(options))
+    return iter(batches.to_iter_dataset(options))
 
 
-def eval_batches(source: Source | Examples, *, batch: int) -> Iterator[dict[str, np.ndarray]]:
-    """Every example once, in order: image, label, id as in training, and `valid` bool (B,).
+def eval_batches(source: Source | Examples, *, batch: int,
+                 rows: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Every example once, in order, in batches of which this host reads its own `rows`, or all.
 
-    The last batch is filled up with copies of its last example, marked not valid.
+    Gives image, label and id as in training, (rows, ...), and `valid` (batch,) bool: the last batch
+    is filled up with copies of its last example, marked not valid.
     """
-    source = examples(source)
+    source, rows = examples(source), range(batch) if rows is None else rows
     for start in range(0, len(source), batch):
-        indices = np.arange(start, start + batch)
-        rows = [source.plain(source[int(index)])
-                for index in np.minimum(indices, len(source) - 1)]
-        yield {**{key: np.stack([row[key] for row in rows]) for key in rows[0]},
-               'valid': indices < len(source)}
+        found = _stack([source.plain(source[min(start + int(row), len(source) - 1)])
+                        for row in rows])
+        yield {**found, 'valid': np.arange(start, start + batch) < len(source)}
+
+
+def _stack(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}

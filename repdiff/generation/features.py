@@ -22,7 +22,7 @@ from repdiff.models.inception import SPATIAL_CHANNELS, Inception
 from repdiff.models.vit import ViT
 from repdiff.objectives.pixels import Pixels
 from repdiff.progress import Progress
-from repdiff.sharding import replicated, to_devices
+from repdiff.sharding import replicated, to_devices, to_hosts
 
 COPY_SIZE = 64  # pixels of a side that copies are looked for at
 DINOV2_SIZE = 224  # pixels of a side that DINOv2 is shown, as in its own evaluations
@@ -162,8 +162,9 @@ def _features(apply: Callable, params: Any, images: np.ndarray, batch: int, mesh
     for start in range(0, len(images), batch):
         part = images[start:start + batch]
         filled = part[np.arange(batch).clip(max=len(part) - 1)]
-        out = apply(params, to_devices(filled, mesh))
-        found.append({kind: np.asarray(values)[:len(part)] for kind, values in out.items()})
+        with jax.set_mesh(mesh):
+            out = apply(params, to_devices(filled, mesh))
+        found.append({kind: to_hosts(values)[:len(part)] for kind, values in out.items()})
     return {kind: np.concatenate([out[kind] for out in found]) for kind in found[0]}
 
 

@@ -21,7 +21,7 @@ from repdiff.generation.conditions import Given
 from repdiff.generation.trained import Conditioned, Trained
 from repdiff.latents.frontend import to_uint8
 from repdiff.progress import Progress
-from repdiff.sharding import to_devices
+from repdiff.sharding import to_devices, to_hosts
 
 SAMPLERS = ('ddim', 'ddpm')
 SHARD = 256  # images in one file; a run that was killed loses at most these
@@ -118,7 +118,9 @@ def samples(
             # The last batch is filled up, so that one program serves all.
             numbers = index * SHARD + start + np.arange(batch, dtype=np.int32).clip(max=taken - 1)
             inputs = to_devices((given.values(numbers), given.noise(numbers)), setting.mesh)
-            rows.append(np.asarray(sampler(model.params, model.frozen, *inputs, None))[:taken])
+            with jax.set_mesh(setting.mesh):
+                drawn = sampler(model.params, model.frozen, *inputs, None)
+            rows.append(to_hosts(drawn)[:taken])
             progress.update(taken)
         write_array(shard_file(directory, index), np.concatenate(rows))
     return shards

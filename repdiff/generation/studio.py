@@ -57,7 +57,7 @@ class Studio:
         self.workdir, self.config, self.batch = workdir, config, batch
         self.root = workdir / 'generate'
         self.recipes = {row: configs.recipe(config, row) for row in config.rows}
-        self.dataset: records.Dataset = experiment.open_dataset(config)
+        self.dataset: records.Dataset = experiment.prepared(config)
         if reference not in self.dataset.splits:
             raise UserError(f'--reference is {reference!r}; the splits are '
                             f'{", ".join(self.dataset.splits)}.')

@@ -89,9 +89,9 @@ class LatentExamples(pipeline.Examples):
         """The labels (B,) in order."""
         return self.latents.labels
 
-    def augment(self, flip: bool, shift: int) -> Callable:
+    def augment(self, augmentation: pipeline.Augmentation) -> Callable:
         """Draws z0. No moves: there are no latents of moved images, and the config asks for none."""
-        return lambda example, rng: draw(example, rng, flip)
+        return lambda example, rng: draw(example, rng, augmentation.flip)
 
     def plain(self, example: dict[str, Any]) -> dict[str, Any]:
         """The mean as z0."""

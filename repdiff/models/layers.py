@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
+from repdiff.sharding import split_batch
+
 NORM_EPS = 1e-6  # DINOv2's and DiT's
 
 
@@ -27,8 +29,8 @@ class Dense(nn.Module):
 
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """`x @ kernel + bias` for x (..., Din), as one 2-D product: XLA's CPU backend is faster so."""
-    rows = x.reshape(-1, x.shape[-1])  # (B*N, Din)
-    return (_product(rows, kernel) + bias).reshape(*x.shape[:-1], kernel.shape[-1])
+    rows = split_batch(x).reshape(-1, x.shape[-1])  # (B*N, Din)
+    return split_batch((_product(rows, kernel) + bias).reshape(*x.shape[:-1], kernel.shape[-1]))
 
 
 @jax.custom_vjp

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repdiff.models import layers
+from repdiff.sharding import split_batch
 
 SIZES = {
     'S': {'width': 384, 'depth': 12, 'heads': 6},
@@ -99,7 +100,7 @@ class ViT(nn.Module):
             registers = self.param('register_tokens', _tiny_normal, (self.registers, self.width))
             first = jnp.concatenate([first, registers])  # (1+R, D)
         first = jnp.broadcast_to(first.astype(self.dtype), (x.shape[0], *first.shape))
-        return jnp.concatenate([first, patches], axis=1)
+        return split_batch(jnp.concatenate([first, patches], axis=1))
 
 
 class Block(nn.Module):

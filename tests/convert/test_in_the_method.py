@@ -42,7 +42,7 @@ def small(weights, encoder='joint', latents='pca', kind='pooled', denoiser=False
     made = config.base()
     made.update({
         'latents': {'kind': latents, 'weights': weights['sd_vae'], 'patch': 8, 'channels': 4},
-        'data': {'shift': 0},
+        'augmentation': {'shift': 0, 'rotate': 0.0, 'zoom': 0.0},
         'encoder': {'kind': encoder, 'weights': weights['dinov2'], 'image_size': 24},
         'representation': {'kind': kind},
         'model': {'width': 32, 'depth': 2, 'heads': 2, 'patch': 2, 'unroll': False,
@@ -118,7 +118,7 @@ def test_cached_latents_are_the_encoder_s_and_keep_their_pixels(weights, tmp_pat
 
 def test_a_mirrored_latent_brings_mirrored_pixels(weights, tmp_path):
     split = setting_of(small(weights, 'dinov2_frozen', 'sd_vae'), tmp_path).splits['train']
-    draw = split.augment(flip=True, shift=0)
+    draw = split.augment(pipeline.Augmentation(flip=True))
     example, found = split[3], set()
     for seed in range(8):
         drawn = draw(example, np.random.default_rng(seed))
@@ -173,7 +173,8 @@ def test_dinov2_sees_colour_normalised_and_tokens_on_the_denoiser_s_grid(weights
     ({'encoder': {'weights': '/nowhere'}}, '/nowhere holds no converted weights'),
     ({'model': {'depth': 3}}, 'config.model.depth is 3, but the DiT in'),
     ({'latents': {'channels': 5}}, 'denoises latents of 4 channels'),
-    ({'latents': {'kind': 'sd_vae'}, 'data': {'shift': 2}}, 'add --config.data.shift=0'),
+    ({'latents': {'kind': 'sd_vae'}, 'augmentation': {'shift': 2}},
+     'add --config.augmentation.shift=0'),
     ({'latents': {'kind': 'sd_vae', 'weights': ''}}, 'config.latents.weights is empty'),
     ({'latents': {'kind': 'vqgan'}}, "'pca', 'haar' or 'sd_vae'"),
 ])

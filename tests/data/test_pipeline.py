@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.ndimage import affine_transform, gaussian_filter
 
 from repdiff.data import pipeline, records
 
@@ -29,10 +30,10 @@ def numbers(batches, flip=False):
     return [int(image.min()) for batch in batches for image in batch['image']]
 
 
-def iterate(source, **changes):
-    return pipeline.train_iterator(source, **{
-        'batch': 5, 'seed': 3, 'flip': False, 'shift': 0, 'balanced': False,
-        'shard_index': 0, 'shard_count': 1, **changes})
+def iterate(source, *, batch=5, rows=None, seed=3, balanced=False, **changes):
+    return pipeline.train_iterator(
+        source, batch=batch, rows=range(batch) if rows is None else rows, seed=seed,
+        balanced=balanced, augmentation=pipeline.Augmentation(**changes))
 
 
 def take(iterator, count):
@@ -99,13 +100,22 @@ def test_balanced_never_shows_the_unlabelled():
 
 
 @pytest.mark.parametrize('balanced', [False, True])
-def test_shards_are_disjoint_and_cover_the_one_host_order(balanced):
-    whole = numbers(take(iterate(Source(20), balanced=balanced, batch=10), 4))
-    shards = [numbers(take(iterate(Source(20), balanced=balanced, shard_index=i, shard_count=2), 4))
-              for i in (0, 1)]
-    assert [list(pair) for pair in zip(*shards, strict=True)] == np.reshape(whole, (20, 2)).tolist()
-    if not balanced:
-        assert not set(shards[0][:10]) & set(shards[1][:10])
+def test_hosts_read_their_rows_of_the_one_order(balanced):
+    settings = {'balanced': balanced, 'batch': 10, 'flip': True}
+    whole = take(iterate(Source(20), **settings), 4)
+    for rows in ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [2, 3, 8, 9]):
+        for part, batch in zip(take(iterate(Source(20), rows=rows, **settings), 4), whole, strict=True):
+            for key in batch:
+                np.testing.assert_array_equal(part[key], batch[key][rows])
+
+
+def test_the_place_in_the_order_is_that_of_any_number_of_hosts():
+    whole = iterate(Source(23), batch=6, flip=True)
+    half = iterate(Source(23), batch=6, flip=True, rows=range(3, 6))
+    take(half, 5)
+    whole.set_state(json.loads(json.dumps(half.get_state())))
+    for batch, part in zip(take(whole, 4), take(half, 4), strict=True):
+        np.testing.assert_array_equal(batch['image'][3:], part['image'])
 
 
 def test_flips_are_real_and_fair():
@@ -142,12 +152,38 @@ def test_shifts_reach_every_place_and_repeat_the_border():
     assert {image.tobytes() for batch in batches for image in batch['image']} == places
 
 
+@pytest.mark.parametrize('channels', [1, 3])
+def test_turns_and_zooms_equal_a_bilinear_reference(channels):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (12, 16, channels), np.uint8)
+    # Smooth, so that the eight bits of the library's weights do not matter.
+    image = gaussian_filter(image.astype(float), (2, 2, 0)).astype(np.uint8)
+    for angle, zoom, move in [(0.3, 1.2, (0, 0)), (-0.2, 0.8, (3, -2)), (0.0, 1.0, (-1, 2))]:
+        made = pipeline._moved(image, np.array(move), angle, zoom)
+        c, s = np.cos(angle) / zoom, np.sin(angle) / zoom
+        turn, centre = np.array([[c, -s], [s, c]]), np.array([5.5, 7.5])  # rows, columns
+        for channel in range(channels):
+            wanted = affine_transform(
+                image[..., channel].astype(float), turn, centre - turn @ (centre + move),
+                order=1, mode='nearest')
+            assert np.abs(made[..., channel] - wanted).max() < 2
+
+
+def test_each_visit_turns_and_zooms_anew():
+    images = [batch['image'].tobytes() for batch in take(
+        iterate(Source(2, size=16), rotate=10.0, zoom=0.1, batch=2), 10)]
+    assert len(set(images)) == 10
+
+
 def test_eval_batches_pad_the_last():
     batches = list(pipeline.eval_batches(Source(7), batch=3))
     assert numbers(batches) == [0, 1, 2, 3, 4, 5, 6, 6, 6]
     assert [batch['valid'].tolist() for batch in batches] == [[True] * 3, [True] * 3,
                                                              [True, False, False]]
     np.testing.assert_array_equal(batches[2]['id'][0], pipeline.id_words('6'))
+    parts = list(pipeline.eval_batches(Source(7), batch=3, rows=[1, 2]))
+    assert numbers(parts) == [1, 2, 4, 5, 6, 6]
+    assert [part['valid'].tolist() for part in parts] == [batch['valid'].tolist() for batch in batches]
 
 
 def test_fast_enough_with_decoding(tmp_path):

@@ -30,7 +30,7 @@ def workdir(tmp_path_factory):
     config.model.depth = 1
     for split, images in (('pretrain', 48), ('train', 24), ('valid', 16), ('test', 16)):
         config.data.simulated[split] = images
-    dataset = experiment.open_dataset(config)
+    dataset = experiment.prepared(config)
     recipes = {row: configs.recipe(config, row) for row in config.rows}
     setting = experiment.make_setting(
         config, list(recipes.values()), dataset, sharding.make_mesh(-1, 1, 1))

@@ -1,0 +1,104 @@
+"""A config's training step as shapes alone: what `plan` and checks of large models compile."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from repdiff import phases, published
+from repdiff.compile import CompiledStep, compile_step
+from repdiff.latents.frontend import PatchBasis
+from repdiff.models.autoencoder import AutoencoderKL
+from repdiff.step import TrainState, create_state, make_train_step
+
+LATENT_CHANNELS = 4  # of the Stable Diffusion VAE
+
+
+@dataclass(frozen=True)
+class AbstractPhase:
+    """One phase's step and what it is called with, as ShapeDtypeStructs of all hosts together."""
+
+    train_step: Callable
+    tx: optax.GradientTransformation
+    state: TrainState
+    frozen: Any
+    batch: dict[str, jax.ShapeDtypeStruct]
+
+    def compile(self, mesh: Mesh) -> CompiledStep:
+        """Compiles the step for a mesh; takes no memory for parameters or images."""
+        return compile_step(self.train_step, self.state, self.frozen, self.batch, mesh)
+
+
+def phase(config: ConfigDict, name: str, classes: int = 2) -> AbstractPhase:
+    """`name` is 'pretrain' or 'tune'; `config` is one row's (`config.recipe`).
+
+    DINOv2 encoders need `encoder.weights`, whose sizes are read. Raises UserError like `phases`.
+    """
+    section, z_shape = config[name], latent_shape(config)
+    objective = phases.pretrain_objective(config, z_shape)
+    frozen = {'frontend': _frontend(config, z_shape)}
+    params = jax.eval_shape(objective.init, _key(), _array((1, *z_shape)))
+    if objective.pixels:
+        shown = _array((1, objective.pixels.size, objective.pixels.size, 3))
+        encoder = jax.eval_shape(objective.encoder.init, _key(), shown)['params']
+        place = params if config.encoder.kind == 'dinov2_tuned' else frozen
+        place['encoder'] = encoder
+    if name == 'tune':
+        objective = phases.tune_objective(config, objective, classes)
+        params = jax.eval_shape(objective.init, _key(), _array((1, *z_shape)))
+        frozen.pop('encoder', None)
+    tx = phases.optimizer(config, section)
+    return AbstractPhase(
+        train_step=make_train_step(
+            objective, tx, ema_decay=section.ema_decay, accumulate=config.optim.accumulate
+        ),
+        tx=tx,
+        state=jax.eval_shape(lambda params: create_state(params, tx), params),
+        frozen=frozen,
+        batch=_batch(config, section.batch, z_shape),
+    )
+
+
+def latent_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """z0's (H, W, C) in a config."""
+    latents, data = config.latents, config.data
+    if latents.kind == 'sd_vae':
+        side = data.image_size // AutoencoderKL().factor
+        return side, side, LATENT_CHANNELS
+    side = data.image_size // latents.patch
+    kept = latents.patch**2 * data.channels if latents.kind == 'haar' else latents.channels
+    return side, side, kept
+
+
+def _frontend(config: ConfigDict, z_shape: tuple[int, int, int]) -> PatchBasis | None:
+    """None where z0 comes from the latent cache."""
+    if config.latents.kind == 'sd_vae':
+        return None
+    pixels = config.latents.patch**2 * config.data.channels
+    return PatchBasis(
+        mean=_array((pixels,)), basis=_array((pixels, z_shape[2])), scale=_array(z_shape[2:]),
+        patch=config.latents.patch,
+    )
+
+
+def _batch(config: ConfigDict, size: int, z_shape: tuple[int, int, int]) -> dict:
+    batch = {'label': _array((size,), jnp.int32), 'id': _array((size, 2), jnp.uint32)}
+    if config.latents.kind == 'sd_vae':
+        batch['z0'] = _array((size, *z_shape))
+    if config.latents.kind != 'sd_vae' or published.on_pixels(config):
+        side = config.data.image_size
+        batch['image'] = _array((size, side, side, config.data.channels), jnp.uint8)
+    return batch
+
+
+def _array(shape: tuple[int, ...], dtype=jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _key() -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(lambda: jax.random.key(0))

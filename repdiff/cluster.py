@@ -1,0 +1,167 @@
+"""The processes of one run, on one host or many: how they find each other and what they share.
+
+Every process runs the same program. The first alone writes what people read; all wait for it.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import itertools
+import os
+import secrets
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
+
+from repdiff import progress
+from repdiff.errors import UserError
+
+PORT = 8476  # of the coordinator, where the scheduler names none
+WAIT_S = 7 * 24 * 3600  # for the first process, which may prepare a large data set
+
+T = TypeVar('T')
+_barriers = itertools.count()
+
+
+def start(coordinator: str, processes: int, process: int) -> None:
+    """Joins this process to the run's others; alone where neither flags nor a scheduler name any.
+
+    Before the first use of JAX. `coordinator` is HOST:PORT of process 0, of `processes`; this one is
+    number `process`. Without it: SLURM (`srun`), Cloud TPU, Open MPI and Kubernetes as JAX detects
+    them, and a GKE JobSet by its variables (`of_jobset`). Raises UserError on flags that do not fit.
+    """
+    if coordinator:
+        if ':' not in coordinator or not 0 <= process < processes:
+            raise UserError(
+                f'--coordinator={coordinator} --processes={processes} --process={process} do not '
+                'fit; give HOST:PORT, the number of processes, and a number below it.'
+            )
+        given = {'coordinator_address': coordinator, 'num_processes': processes,
+                 'process_id': process, 'cluster_detection_method': 'deactivate'}
+    elif processes != 1 or process:
+        raise UserError('--processes and --process need --coordinator=HOST:PORT of process 0.')
+    elif found := of_jobset(os.environ):
+        given = found
+    elif scheduled(os.environ):
+        given = {}
+    else:
+        return
+    jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+    try:
+        jax.distributed.initialize(**given)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f'the processes did not find each other ({reason}); check that each can '
+                        'reach the coordinator and that all were started.') from None
+    if not is_first():
+        progress.silence()
+
+
+def scheduled(environment: Mapping[str, str]) -> bool:
+    """Whether a scheduler that JAX can ask started this process: SLURM, Open MPI or Cloud TPU."""
+    counts = [environment.get(name, '1') for name in ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')]
+    if any(int(count) > 1 for count in counts):
+        return True
+    # JAX sets this variable when it is imported where there are no TPU chips.
+    return importlib.util.find_spec('libtpu') and 'TPU_SKIP_MDS_QUERY' not in environment
+
+
+def of_jobset(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What a JobSet of GPU hosts tells its pods, for `jax.distributed.initialize`; {} elsewhere.
+
+    Kubernetes sets JOB_COMPLETION_INDEX; the manifest passes on JOBSET_NAME, REPLICATED_JOB_NAME
+    and JOB_PARALLELISM. The first pod's name in the JobSet's own network is the coordinator.
+    """
+    names = ('JOBSET_NAME', 'REPLICATED_JOB_NAME', 'JOB_PARALLELISM', 'JOB_COMPLETION_INDEX')
+    if any(name not in environment for name in names):
+        return {}
+    jobset, job, count, index = (environment[name] for name in names)
+    return {
+        'coordinator_address': f'{jobset}-{job}-0-0.{jobset}:{PORT}',
+        'num_processes': int(count), 'process_id': int(index),
+        'cluster_detection_method': 'deactivate',
+    }
+
+
+def is_first() -> bool:
+    """Whether this process writes what people read."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Returns when every process has come here; `what` names the place in error messages."""
+    if jax.process_count() > 1:
+        multihost.get_barrier_sync_fn()(
+            key=f'repdiff {next(_barriers)} {what}', timeout_ms=1000 * WAIT_S)
+
+
+def of_first(tree: T) -> T:
+    """The first process's arrays or numbers, of the same shapes in every process."""
+    return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
+def first_then_rest(make: Callable[[], T], directory: str | os.PathLike) -> T:
+    """make() in the first process, then in all others: what it leaves in `directory` is found there.
+
+    Where hosts do not share `directory`, each makes its own; the processes of one host take turns.
+    """
+    if jax.process_count() == 1:
+        return make()
+    made = make() if is_first() else None
+    wait_for_all('made')
+    if not is_first():
+        directory = Path(directory).expanduser()
+        directory.mkdir(parents=True, exist_ok=True)
+        with open(directory / '.turn', 'w') as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            made = make()
+    wait_for_all('found')
+    return made
+
+
+def check_same(text: str, message: str) -> None:
+    """Raises UserError with `message` where `text` is not the first process's."""
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.int32)
+    if not np.array_equal(digest, of_first(digest)):
+        raise UserError(message)
+
+
+def check_shared(directory: Path, what: str) -> None:
+    """Raises UserError, in every process, where one does not see what the first writes there."""
+    if jax.process_count() == 1:
+        return
+    token = directory / f'.shared-{of_first(np.int32(secrets.randbelow(2**31)))}'
+    if is_first():
+        token.touch()
+    wait_for_all('token')
+    seen = multihost_utils.process_allgather(np.int32(token.exists()))
+    if is_first():
+        token.unlink()
+    if not seen.all():
+        raise UserError(f'{what} {str(directory)!r} is not the same directory on every host '
+                        f'(process {int(seen.argmin())} does not see what the first wrote); choose '
+                        'one on a shared file system.')
+
+
+@contextlib.contextmanager
+def leave_together() -> Iterator[None]:
+    """Ends this process at once on an error, for the others wait for it and are then ended too."""
+    try:
+        yield
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) else 1
+        if not jax.distributed.is_initialized() or code == os.EX_TEMPFAIL:
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)

@@ -1,0 +1,75 @@
+"""Stopping at a signal: at one step on all hosts, with an exit code that asks to be run again."""
+
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+
+import jax
+from jax.experimental import multihost_utils
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_calls = itertools.count(1)
+_deferring = False
+_asked = False
+_agreed = False
+
+
+class Interrupted(SystemExit):
+    """The run was asked to stop; the same command resumes it. Its exit code is EX_TEMPFAIL, 75."""
+
+    def __init__(self):
+        super().__init__(os.EX_TEMPFAIL)
+
+
+def listen() -> None:
+    """From now on SIGTERM and SIGINT raise `Interrupted`; within `deferred`, they only ask for it.
+
+    With several processes JAX itself hears SIGTERM in each and tells the others.
+    """
+    alone = jax.process_count() == 1
+    signal.signal(signal.SIGINT, _stop if alone else _tell)
+    if alone:
+        signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(number, frame) -> None:
+    global _asked
+    again, _asked = _asked, True
+    if again or not _deferring:
+        raise Interrupted
+    # A signal may come in the middle of a print, which another print would break.
+    os.write(2, b'\nrepdiff: stopping after this step; once more stops at once\n')
+
+
+def _tell(number, frame) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """In here a signal waits for the code to ask `requested`, which then writes a checkpoint."""
+    global _deferring
+    _deferring = True
+    try:
+        yield
+    finally:
+        _deferring = False
+
+
+def requested() -> bool:
+    """Whether to stop here, the same in all processes: each must call this at the same places."""
+    global _agreed
+    if jax.process_count() == 1:
+        return _asked
+    if not _agreed and jax.distributed.is_initialized():
+        _agreed = multihost_utils.reached_preemption_sync_point(next(_calls))
+    return _agreed
+
+
+def check() -> None:
+    """Raises `Interrupted` where `requested`."""
+    if requested():
+        raise Interrupted
