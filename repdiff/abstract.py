@@ -1,4 +1,4 @@
-"""A config's training step as shapes alone: what `plan` and checks of large models compile."""
+"""A config's training step and evaluator as shapes alone: what `plan` and checks of large models compile."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -15,6 +16,7 @@ from repdiff.compile import CompiledStep, compile_step
 from repdiff.latents.frontend import PatchBasis
 from repdiff.models.autoencoder import AutoencoderKL
 from repdiff.step import TrainState, create_state, make_train_step
+from repdiff.zeroshot.score import make_scorer
 
 LATENT_CHANNELS = 4  # of the Stable Diffusion VAE
 
@@ -61,6 +63,32 @@ def phase(config: ConfigDict, name: str, classes: int = 2) -> AbstractPhase:
         state=jax.eval_shape(lambda params: create_state(params, tx), params),
         frozen=frozen,
         batch=_batch(config, section.batch, z_shape),
+    )
+
+
+@dataclass(frozen=True)
+class AbstractScorer:
+    """The evaluator and what it is called with: (params, conditions, z0, ids, key)."""
+
+    scorer: Callable
+    arguments: tuple
+
+
+def scorer(config: ConfigDict, draws: int, classes: int = 2) -> AbstractScorer:
+    """The evaluator of a row's tuned denoiser on one batch, with `draws` at each of the config's t.
+
+    Raises UserError like `phases`.
+    """
+    z_shape, batch = latent_shape(config), config.classify.batch
+    objective = phases.tune_objective(config, phases.pretrain_objective(config, z_shape), classes)
+    return AbstractScorer(
+        make_scorer(
+            objective.denoise, objective.schedule,
+            np.tile(np.asarray(config.classify.t, np.int32), draws), config.classify.chunk,
+        ),
+        (jax.eval_shape(objective.init, _key(), _array((1, *z_shape))),
+         _array((classes,), jnp.int32), _array((batch, *z_shape)), _array((batch, 2), jnp.uint32),
+         _key()),
     )
 
 

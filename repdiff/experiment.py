@@ -73,7 +73,7 @@ def make_setting(
         splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
     return phases.Setting(
         mesh, splits, tuple(dataset.info['classes']),
-        jax.device_put(front, sharding.replicated(mesh)), z_shape, jax.random.key(config.seed),
+        sharding.to_all(front, mesh), z_shape, jax.random.key(config.seed),
     )
 
 

@@ -23,7 +23,7 @@ from repdiff.models.vit import ViT
 from repdiff.objectives.denoise import Pretrain, Tune, latent
 from repdiff.objectives.switch import start_tuning, tuned_denoiser
 from repdiff.progress import Progress
-from repdiff.sharding import host_rows, param_shardings, replicated, to_devices, to_hosts
+from repdiff.sharding import host_rows, param_shardings, to_all, to_devices, to_hosts
 from repdiff.train import Phase
 from repdiff.zeroshot import rules
 from repdiff.zeroshot.score import draw_noise, image_keys, make_scorer
@@ -145,7 +145,7 @@ def frozen_parts(config: ConfigDict, setting: Setting) -> dict:
     frozen = {'frontend': setting.frontend}
     if published.on_pixels(config) and config.encoder.kind == 'dinov2_frozen':
         frozen['encoder'] = published.encoder_params(config)
-    return jax.device_put(frozen, replicated(setting.mesh))
+    return to_all(frozen, setting.mesh)
 
 
 def optimizer(config: ConfigDict, section: ConfigDict) -> optax.GradientTransformation:

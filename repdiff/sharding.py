@@ -61,14 +61,21 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def split_batch(x: jax.Array) -> jax.Array:
     """x (B, ...) with B split over data × fsdp; the compiler chooses for the other axes.
 
-    Layers say so of what they put out. Without it the compiler may, under fsdp, move activations
-    instead of parameters and keep whole batches on every device. As given outside of a mesh
-    (`on_mesh`).
+    Layers say so of what they take and put out. Without it the compiler may, under fsdp, move
+    activations instead of parameters and keep whole batches on every device. As given outside of a
+    mesh (`on_mesh`).
     """
-    if AXES != jax.sharding.get_abstract_mesh().axis_names:
-        return x
-    rest = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *rest))
+    return _placed(x, PartitionSpec(*BATCH, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)))
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """x, a parameter, on every device, and its gradient too; as given outside of a mesh."""
+    return _placed(x, PartitionSpec())
+
+
+def _placed(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    inside = jax.sharding.get_abstract_mesh().axis_names == AXES
+    return jax.lax.with_sharding_constraint(x, spec) if inside else x
 
 
 def on_mesh(function: Callable, mesh: Mesh) -> Callable:
@@ -151,6 +158,11 @@ def to_devices(batch, mesh: Mesh):
         return jax.make_array_from_callback((total, *x.shape[1:]), sharding, block)
 
     return jax.tree.map(place, batch)
+
+
+def to_all(tree, mesh: Mesh):
+    """Arrays or keys that every host has alike, whole on every device of every host."""
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
 
 
 def to_hosts(x: jax.Array) -> np.ndarray:

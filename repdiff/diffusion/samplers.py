@@ -56,7 +56,7 @@ def ddpm(
     keys: jax.Array,
     variance: str,
 ) -> jax.Array:
-    """z0 by ancestral sampling (Ho et al. 2020, arXiv 2006.11239) on the schedule that `steps` thin.
+    """z0 by ancestral sampling (Ho et al. 2020, arXiv 2006.11239) on a schedule thinned to `steps`.
 
     `keys` (B,), one an image, make a sample independent of its batch: the noise added after step t
     is draw t of the image's key (`draw_noise`), so draw T is free for the z_T of whole sampling.

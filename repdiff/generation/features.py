@@ -22,7 +22,7 @@ from repdiff.models.inception import SPATIAL_CHANNELS, Inception
 from repdiff.models.vit import ViT
 from repdiff.objectives.pixels import Pixels
 from repdiff.progress import Progress
-from repdiff.sharding import replicated, to_devices, to_hosts
+from repdiff.sharding import to_all, to_devices, to_hosts
 
 COPY_SIZE = 64  # pixels of a side that copies are looked for at
 DINOV2_SIZE = 224  # pixels of a side that DINOv2 is shown, as in its own evaluations
@@ -145,7 +145,7 @@ def extract(
     """
     directory = directory / network.key
     batch = -(-batch // mesh.size) * mesh.size
-    apply, params = jax.jit(network.apply), jax.device_put(network.params, replicated(mesh))
+    apply, params = jax.jit(network.apply), to_all(network.params, mesh)
     progress = Progress(count, what, 'images')
     for index in range(len(shards)):
         rows = min(SHARD, count - index * SHARD)

@@ -49,9 +49,9 @@ def dit():
     for i, size in enumerate((8, 12)):
         z_t = references.images(i, 2, 4, size, size)
         arrays[f'x{i}'] = references.last(z_t)
-        for shift, name in ((0, 'meta'), (1, 'diffusers')):
-            model = references.dit(size, shift, learn_sigma=True, seed=3)
-            arrays[f'{name}{i}'] = references.dit_output(model, z_t, t, labels)
+        for lineage, trained in (('meta', size), ('diffusers', 8)):  # Meta's has one size only
+            model = references.dit(trained, lineage, learn_sigma=True, seed=3)
+            arrays[f'{lineage}{i}'] = references.dit_output(model, z_t, t, labels)
     save('dit', references.state(model), **arrays)
 
 

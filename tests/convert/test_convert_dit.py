@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import layouts
-from proven import HEADS, assert_close, converted, golden
+from proven import DIT, HEADS, assert_close, converted, golden
 from repdiff.diffusion.noise import draw_noise
 from repdiff.diffusion.samplers import ddpm
 from repdiff.diffusion.schedule import linear
@@ -25,7 +25,7 @@ def test_matches_the_original_at_two_sizes(tmp_path, layout):
     weights, arrays = golden('dit')
     if layout == 'meta':
         weights = layouts.dit_meta(weights) | {'pos_embed': position_table(32, (4, 4))[None]}
-    fields, params = converted(tmp_path, 'dit', weights, HEADS)
+    fields, params = converted(tmp_path, 'dit', weights, DIT)
     for i in range(2):
         out = run(fields, params, arrays[f'x{i}'], arrays['t'], arrays['labels'])
         assert_close(out, arrays[f'{layout}{i}'])
@@ -33,7 +33,7 @@ def test_matches_the_original_at_two_sizes(tmp_path, layout):
 
 def test_dropped_label_is_the_null_class_of_the_original(tmp_path):
     weights, arrays = golden('dit')
-    fields, params = converted(tmp_path, 'dit', weights, HEADS)
+    fields, params = converted(tmp_path, 'dit', weights, DIT)
     out = run(fields, params, arrays['x0'], arrays['t'], np.array([1, 0]),
               np.array([False, True]))
     assert_close(out, arrays['diffusers0'])  # whose second label is 5 of 5 classes
@@ -42,7 +42,7 @@ def test_dropped_label_is_the_null_class_of_the_original(tmp_path):
 def test_samples_with_the_variance_half_of_the_original(tmp_path):
     """Two ancestral steps, with what the original computes at the first of them."""
     weights, arrays = golden('dit')
-    fields, params = converted(tmp_path, 'dit', weights, HEADS)
+    fields, params = converted(tmp_path, 'dit', weights, DIT)
     dit, schedule = DiT(**fields, unroll=True), linear(1000)
     keys = jax.random.split(jax.random.key(0))
 
@@ -71,7 +71,7 @@ def test_architecture_is_read_from_the_shapes(tmp_path):
     fields, _ = converted(tmp_path, 'dit', layouts.dit_meta(golden('dit')[0]), HEADS)
     assert fields == {'width': 32, 'depth': 2, 'heads': 2, 'patch': 2, 'channels': 4,
                       'conditioning': 'label', 'classes': 5, 'learn_sigma': True,
-                      'frequency_shift': 0}
+                      'frequency_shift': 0, 'mlp_epsilon': 1e-6, 'base_grid': None}
 
 
 def test_embeddings_that_differ_between_blocks_are_refused(tmp_path):
