@@ -104,18 +104,19 @@ def _draw(studio: Studio, made: Made) -> None:
 def _write_table(studio: Studio, made: list[Made], network: Network) -> None:
     """table.json and table.txt; the text is printed, too."""
     against = studio.reference(network)
+    yardstick = float(np.median(studio.real_distances))
     rows = []
     for split in (HELD_OUT, 'pretrain'):
         if split != studio.reference_split:
             found = table.measures(studio.real_features(split, network), against)
-            rows.append(table.row(f'real images ({split})', found, None, {'split': split}))
+            near = {'training_distance': yardstick} if split == HELD_OUT else None
+            rows.append(table.row(f'real images ({split})', found, near, {'split': split}))
     for each in made:
         found = table.measures(studio.features(each, network), against)
         order = each.order
         about = {'row': order.model.row, 'condition': str(order.condition),
                  'directory': each.directory.name, **order.given.about}
-        rows.append(table.row(order.name, found, each.copies, about))
-    yardstick = float(np.median(studio.real_distances))
+        rows.append(table.row(order.name, found, each.copies.summary(), about))
     count = len(studio.dataset.split(studio.reference_split))
     write_json(studio.root / 'table.json', {
         'reference': {'split': studio.reference_split, 'images': count},

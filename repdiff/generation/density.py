@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 
 from repdiff.errors import UserError
+from repdiff.progress import Progress
 
 # (components, covariance) that compete on held-out likelihood.
 CANDIDATES = tuple((count, 'full') for count in (1, 2, 4, 8, 16)) + (
@@ -61,13 +62,16 @@ def fit(r: np.ndarray, groups: np.ndarray, seed: int) -> Density:
     scale = r.std(0) + 1e-6  # candidates are compared on equal terms, whatever r's units
     scaled = (r / scale).astype(np.float64)
     scores = {}
+    progress = Progress(len(CANDIDATES) + 1, 'density of r', 'mixtures')
     for count, kind in CANDIDATES:
         if count * 2 <= (~held).sum():
             model = _mixture(count, kind, seed).fit(scaled[~held])
             scores[f'{count} {kind}'] = float(model.score(scaled[held]) - np.log(scale).sum())
+        progress.update()
     name = max(scores, key=scores.get)
     count, kind = name.split()
     model = _mixture(int(count), kind, seed).fit(scaled)
+    progress.update()
     roots = (np.linalg.cholesky(model.covariances_) if kind == 'full'
              else np.stack([np.diag(np.sqrt(values)) for values in model.covariances_]))
     return Density(model.weights_ / model.weights_.sum(), model.means_ * scale,

@@ -8,12 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from repdiff import exhibits
-from repdiff.diffusion import schedule as schedules
-from repdiff.diffusion.noise import draw_noise
 from repdiff.errors import UserError
 from repdiff.generation import figures
 from repdiff.generation.conditions import Condition
-from repdiff.generation.sampling import Settings, make_sampler
+from repdiff.generation.sampling import Settings, make_sampler, noised
 from repdiff.generation.studio import Studio
 from repdiff.generation.trained import Trained
 from repdiff.latents.frontend import to_uint8
@@ -39,9 +37,7 @@ def figure7(studio: Studio, settings: Settings, t: int) -> tuple[bytes, dict]:
         off = np.sqrt(np.square(found.astype(float) - _shown(front, z0)).mean((1, 2, 3)))
         lines.append((words, found, [f'{value:.1f}' for value in off]))
         errors[words] = float(off.mean())
-    noisy = schedules.add_noise(
-        model.pretrain.schedule, z0, jnp.full(len(images), t),
-        draw_noise(jax.random.split(jax.random.key(settings.seed), len(images)), t, z0.shape[1:]))
+    noisy = noised(z0, t, model.pretrain.schedule, settings.seed, numbers)
     lines.insert(1, (f'z_{t}', _shown(front, noisy), None))
     title = (f'Regenerated from z_{t} (as figure 7 of the paper)\nnumbers: distance from the image '
              'in grey levels')

@@ -15,6 +15,7 @@ import numpy as np
 from repdiff import phases
 from repdiff.diffusion.noise import draw_noise
 from repdiff.diffusion.samplers import ddim, ddpm, even_steps
+from repdiff.diffusion.schedule import Schedule
 from repdiff.errors import UserError
 from repdiff.files import write_atomic, write_json
 from repdiff.generation.conditions import Given
@@ -70,14 +71,13 @@ def make_sampler(
     if not 2 <= settings.steps <= schedule.steps:
         raise UserError(f'--steps is {settings.steps}; choose 2 to {schedule.steps}.')
     steps = even_steps(top, min(settings.steps, top + 1))
-    key = jax.random.fold_in(jax.random.key(settings.seed), zlib.crc32(b'generate'))
     variance = 'learned' if model.pretrain.denoiser.learn_sigma else 'posterior'
 
     def sample(params, frozen, condition, numbers, start):
-        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
+        keys = image_keys(settings.seed, numbers)
         z_t = draw_noise(keys, schedule.steps, z_shape)
         if start is not None:
-            z_t = schedule.gamma[top] * start + schedule.delta[top] * z_t
+            z_t = noised(start, top, schedule, settings.seed, numbers)
         denoise_fn = denoise(params, condition)
         if settings.sampler == 'ddim':
             z0 = ddim(denoise_fn, schedule, z_t, steps)
@@ -86,6 +86,20 @@ def make_sampler(
         return to_uint8(frozen['frontend'].decode(z0))
 
     return jax.jit(sample)
+
+
+def image_keys(seed: int, numbers: jax.Array) -> jax.Array:
+    """One key an image (B,), of the seed and its number."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(b'generate'))
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
+
+
+def noised(
+    z0: jax.Array, t: int, schedule: Schedule, seed: int, numbers: jax.Array
+) -> jax.Array:
+    """z_t of images (B, ...) with the noise that their samples start from."""
+    eps = draw_noise(image_keys(seed, numbers), schedule.steps, z0.shape[1:])
+    return schedule.gamma[t] * z0 + schedule.delta[t] * eps
 
 
 def directory_of(root: Path, model: Trained, condition: str, settings: Settings) -> Path:

@@ -7,7 +7,6 @@ their distribution would get.
 from dataclasses import dataclass
 from typing import Any
 
-from repdiff.eval.copies import Copies
 from repdiff.eval.generative import (
     Moments, frechet_distance, inception_score, kernel_distance, size
 )
@@ -49,9 +48,9 @@ def measures(made: dict[str, Features], against: Reference) -> dict[str, Any]:
     return found | neighbour_measures(against.features['pool'], made['pool'])
 
 
-def row(name: str, found: dict[str, Any], copies: Copies | None, about: dict) -> dict[str, Any]:
+def row(name: str, found: dict[str, Any], copies: dict | None, about: dict) -> dict[str, Any]:
     """A row of the table, as JSON; `copies` is None for real images that were trained on."""
-    return {'name': name, **found, 'copies': copies and copies.summary(), **about}
+    return {'name': name, **found, 'copies': copies, **about}
 
 
 def text(rows: list[dict], network: str, split: str, count: int, yardstick: float) -> str:
@@ -62,7 +61,9 @@ def text(rows: list[dict], network: str, split: str, count: int, yardstick: floa
     lines = [
         f'Against {count} {split} images; features: {network}.',
         f'Distances are in grey levels (0 to 255); real images lie {yardstick:.1f} from their '
-        'nearest training image, in the median.', '', ' '.join(heads)]
+        'nearest training image, in the median.',
+        'FID and sFID rise where images are few: compare sets of about one size.', '',
+        ' '.join(heads)]
     for line in rows:
         copies = line['copies'] or {}
         cells = [f'{line["name"]:{width}}', f'{line["images"]:6}',

@@ -16,15 +16,19 @@ def clusters():
     return r.astype(np.float32), np.arange(600) // 10
 
 
-def test_held_out_likelihood_finds_the_clusters(clusters):
-    found = fit(*clusters, seed=0)
+@pytest.fixture(scope='module')
+def found(clusters):
+    return fit(*clusters, seed=0)
+
+
+def test_held_out_likelihood_finds_the_clusters(found):
     assert found.held_out['2 full'] > found.held_out['1 full'] + 0.3
     assert found.name == max(found.held_out, key=found.held_out.get)
     assert found.name.split()[1] == 'full'
 
 
-def test_draws_have_the_moments_of_r(clusters):
-    drawn = fit(*clusters, seed=0).draw(0, np.arange(4000))
+def test_draws_have_the_moments_of_r(clusters, found):
+    drawn = found.draw(0, np.arange(4000))
     assert drawn.dtype == np.float32
     scale = clusters[0].std(0)
     np.testing.assert_allclose(drawn.mean(0) / scale, clusters[0].mean(0) / scale, atol=0.1)
@@ -32,11 +36,10 @@ def test_draws_have_the_moments_of_r(clusters):
     np.testing.assert_allclose(drawn.std(0), scale, rtol=0.08)
 
 
-def test_a_draw_depends_on_seed_and_number_alone(clusters):
-    density = fit(*clusters, seed=0)
-    whole = density.draw(3, np.arange(10))
-    np.testing.assert_array_equal(density.draw(3, np.array([7, 2])), whole[[7, 2]])
-    assert not np.array_equal(density.draw(4, np.arange(10)), whole)
+def test_a_draw_depends_on_seed_and_number_alone(found):
+    whole = found.draw(3, np.arange(10))
+    np.testing.assert_array_equal(found.draw(3, np.array([7, 2])), whole[[7, 2]])
+    assert not np.array_equal(found.draw(4, np.arange(10)), whole)
 
 
 def test_tokens_and_too_few_patients_are_refused(clusters):

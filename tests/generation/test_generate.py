@@ -10,7 +10,6 @@ import pytest
 from repdiff import generate
 from repdiff.errors import UserError
 from repdiff.generation import conditions, features, sampling, trained
-from repdiff.generation.conditions import Condition
 from repdiff.generation.sampling import Settings
 from repdiff.generation.studio import Studio
 
