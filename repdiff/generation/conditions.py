@@ -140,10 +140,7 @@ def _images(condition, model, setting, dataset, scale, seed, reference) -> Given
     split = condition.of or 'valid'
     if split not in dataset.splits:
         raise UserError(f'--condition {condition}: the splits are {", ".join(dataset.splits)}.')
-    if split == reference:
-        raise UserError(
-            f'--condition {condition}: r of the images that samples are measured against would '
-            f'make the measures copies; choose another split, or --reference other than {split}.')
+    _refuse_reference(condition, split, reference)
     r, images = representations(model, setting, split), dataset.split(split)
     order = np.random.default_rng(seed).permutation(len(r))  # neighbouring slices look alike
 
@@ -157,6 +154,7 @@ def _images(condition, model, setting, dataset, scale, seed, reference) -> Given
 
 
 def _between(condition, model, setting, dataset, scale, seed, reference) -> Given:
+    _refuse_reference(condition, 'valid', reference)
     split = dataset.split('valid')
     ends = _pair(condition, split)
     r = representations(model, setting, 'valid')[ends]
@@ -190,14 +188,22 @@ def _pair(condition: Condition, split: records.Split) -> list[int]:
 
 
 def _density(condition, model, setting, dataset, scale, seed, reference) -> Given:
-    split = dataset.split('pretrain')
+    name = 'train' if reference == 'pretrain' else 'pretrain'
+    split = dataset.split(name)
     groups = np.array([split.stored(index)['patient'] for index in range(len(split))])
-    found = density.fit(representations(model, setting, 'pretrain'), groups, seed)
+    found = density.fit(representations(model, setting, name), groups, seed)
     return Given(
         model.given_r(scale), lambda numbers: found.draw(seed, numbers), None,
         lambda numbers: numbers,
-        {'r': f'drawn from a Gaussian mixture ({found.name}) of {len(groups)} pre-training r',
+        {'r': f'drawn from a Gaussian mixture ({found.name}) of r of {len(groups)} {name} images',
          'held_out_log_likelihood': found.held_out})
+
+
+def _refuse_reference(condition: Condition, split: str, reference: str) -> None:
+    if split == reference:
+        raise UserError(
+            f'--condition {condition}: r of the images that samples are measured against would '
+            f'make the measures copies; choose another split, or --reference other than {split}.')
 
 
 def _cannot(condition: Condition, model: Trained, why: str) -> UserError:

@@ -133,6 +133,7 @@ def test_features_are_sharded_and_kept(studio, tmp_path):
     (['--condition=nothing'], 'is none of none, label'),
     (['--condition=label:blood'], 'the classes are'),
     (['--condition=images:test'], 'would make the measures copies'),
+    (['--condition=between', '--reference=valid'], 'would make the measures copies'),
     (['--condition=images:nowhere'], 'the splits are'),
     (['--condition=between:a,b'], 'two ids of validation images'),
     (['--condition=none', '--row=rc_ldt_paper'], 'never worked without r'),
