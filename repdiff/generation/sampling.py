@@ -102,10 +102,12 @@ def noised(
     return schedule.gamma[t] * z0 + schedule.delta[t] * eps
 
 
-def directory_of(root: Path, model: Trained, condition: str, settings: Settings) -> Path:
+def directory_of(
+    root: Path, model: Trained, condition: str, given: Given, settings: Settings
+) -> Path:
     """Where a set of samples lies, made with a `settings.json` of all that its images depend on."""
     about = {'row': model.row, 'condition': condition, 'checkpoints': model.steps,
-             **asdict(settings)}
+             'r': given.about.get('r', ''), **asdict(settings)}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
     words = ''.join(c if c.isalnum() else '-' for c in condition)[:40]
     directory = root / f'{model.row}-{words}-{digest}'

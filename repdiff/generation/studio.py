@@ -86,7 +86,8 @@ class Studio:
     def make(self, order: Order, count: int) -> Made:
         """Draws `count` images, or reads those that a run has drawn before."""
         model, given, settings = order.model, order.given, order.settings
-        directory = sampling.directory_of(self.root, model, str(order.condition), settings)
+        directory = sampling.directory_of(
+            self.root, model, str(order.condition), given, settings)
         shards = sampling.samples(given, model, settings, count, directory, self.setting,
                                   self.batch, order.name)
         sources = None

@@ -15,7 +15,7 @@ from repdiff.step import TrainState
 
 
 def randomised(shapes, seed):
-    """Arrays of these shapes with noise in every one, so that zero-initialised gates pass signals."""
+    """Arrays of these shapes with noise in every one: zero-initialised gates pass signals."""
     rng = np.random.default_rng(seed)
 
     def draw(path, shape):

@@ -10,6 +10,7 @@ import pytest
 from repdiff import generate
 from repdiff.errors import UserError
 from repdiff.generation import conditions, features, sampling, trained
+from repdiff.generation.conditions import Condition
 from repdiff.generation.sampling import Settings
 from repdiff.generation.studio import Studio
 
@@ -60,6 +61,16 @@ def test_a_sample_depends_on_seed_and_number_alone(studio, tmp_path):
         assert np.abs(whole[:3] - parts).max() <= 1  # of 255, after other roundings
         other = Settings('ddpm', 3, 1.0, seed=1)
         assert np.abs(whole - drawn(studio, text, tmp_path / f'{text}-1', settings=other)).max() > 9
+
+
+def test_sets_of_samples_do_not_mix(workdir, tmp_path):
+    """The density is another where the pre-training images are the reference."""
+    made = []
+    for reference in ('test', 'pretrain'):
+        studio = Studio(workdir, trained.config_of(workdir), reference, batch=8)
+        order = studio.order(Condition('density'), '', SETTINGS)
+        made.append(sampling.directory_of(tmp_path, order.model, 'density', order.given, SETTINGS))
+    assert made[0] != made[1]
 
 
 def test_stopped_sampling_goes_on_where_it_was(studio, tmp_path, monkeypatch):
