@@ -96,7 +96,7 @@ def check_batches(config: ConfigDict, mesh: Mesh) -> None:
 def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
     """Pre-training on the unlabelled split."""
     objective, name = pretrain_objective(config, setting.z_shape), f'{row}.pretrain'
-    params, frozen = _fresh(name, setting, objective), _frozen(config, setting)
+    params, frozen = _fresh(name, setting, objective), frozen_parts(config, setting)
     params['denoiser'] = published.denoiser_params(config, params['denoiser'])
     if objective.pixels and config.encoder.kind == 'dinov2_tuned':
         params['encoder'] = published.encoder_params(config)
@@ -140,7 +140,7 @@ def _fresh(name: str, setting: Setting, objective: Pretrain | Tune) -> dict:
     return jax.jit(objective.init, out_shardings=places)(key, z0)
 
 
-def _frozen(config: ConfigDict, setting: Setting) -> dict:
+def frozen_parts(config: ConfigDict, setting: Setting) -> dict:
     """What pre-training reads beside its parameters, on every device: front end, frozen DINOv2."""
     frozen = {'frontend': setting.frontend}
     if published.on_pixels(config) and config.encoder.kind == 'dinov2_frozen':
@@ -281,7 +281,7 @@ def _class_means(
     config: ConfigDict, objective: Pretrain, params: dict, setting: Setting
 ) -> np.ndarray:
     """The mean pooled r of each class over the labelled training split, (K, Dr)."""
-    frozen, split = _frozen(config, setting), setting.splits['train']
+    frozen, split = frozen_parts(config, setting), setting.splits['train']
 
     @jax.jit
     def pooled(params, frozen, batch):

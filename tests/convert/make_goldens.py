@@ -6,6 +6,7 @@ Keys: `weights/NAME` a tensor under its published name, `x0`, `x1`... inputs at 
 
 from pathlib import Path
 
+import inception_reference
 import numpy as np
 import references
 
@@ -54,8 +55,18 @@ def dit():
     save('dit', references.state(model), **arrays)
 
 
+def inception():
+    """Outputs alone: `inception_reference.weight` draws the 24 million weights again."""
+    arrays = {}
+    for i, shape in enumerate(((2, 64, 48, 1), (1, 320, 400, 3))):
+        outputs = inception_reference.Reference()(inception_reference.images(i, *shape))
+        arrays |= {f'{key}{i}': value for key, value in outputs.items()}
+    save('inception', {}, **arrays)
+
+
 if __name__ == '__main__':
     dinov2('dinov2', registers=0, gated=False)
     dinov2('dinov2_registers', registers=4, gated=True)
     sd_vae()
     dit()
+    inception()
