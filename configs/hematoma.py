@@ -26,12 +26,13 @@ SMOKE = {
     'model': {'width': 32, 'depth': 2, 'heads': 2, 'unroll': False},
     'pretrain': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
     'tune': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
-    'classify': {'t': (25, 75), 'draws': 1, 'batch': 32},
+    'classify': {'t': (25, 75), 'draws': 1, 'budget': 32, 'min_draws': 8, 'batch': 32},
+    'evidence': {'draws': 16, 'flips': 200, 'images': 16, 'smooth': 1.0},
     'eval': {'bootstrap': 200},
     'log_every': 5,
 }
 
-T_PAPER = (50, 100, 150, 200, 230, 300, 400, 450, 500)  # 504 draws, about the paper's 512
+T_PAPER = (50, 100, 150, 200, 230, 300, 400, 450, 500)  # scanned on the validation split
 
 PAPER = {
     'data': {'image_size': 256, 'simulated': {'valid': 178, 'test': 179}},
@@ -44,7 +45,8 @@ PAPER = {
              'decay': 'constant', 'ema_decay': 0.9999, 'checkpoint_every': 890, 'balanced': False, 't_range': (0, 1000),
              'paired_weight': 0.0},
     'optim': {'b2': 0.999, 'weight_decay': 0.0},
-    'classify': {'t': T_PAPER, 'draws': 56},
+    'classify': {'t': T_PAPER, 'draws': 8},
+    'evidence': {'smooth': 4.0},
     'recipes': {'rc_ldt_paper': {'classify': {'t': T_PAPER}}},
 }
 
@@ -66,6 +68,7 @@ PUBLISHED = {
     'tune': {'steps': 4000, 'batch': 32, 'learning_rate': 1e-4, 'ema_decay': 0.999,
              'checkpoint_every': 400, 't_range': (0, 1000)},
     'classify': {'t': T_PAPER},
+    'evidence': {'smooth': 4.0},
     'rows': ('rc_ldt', 'unconditional_ldt'),
 }
 

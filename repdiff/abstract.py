@@ -16,7 +16,7 @@ from repdiff.compile import CompiledStep, compile_step
 from repdiff.latents.frontend import PatchBasis
 from repdiff.models.autoencoder import AutoencoderKL
 from repdiff.step import TrainState, create_state, make_train_step
-from repdiff.zeroshot.score import make_scorer
+from repdiff.zeroshot.score import Scorer
 
 LATENT_CHANNELS = 4  # of the Stable Diffusion VAE
 
@@ -68,27 +68,26 @@ def phase(config: ConfigDict, name: str, classes: int = 2) -> AbstractPhase:
 
 @dataclass(frozen=True)
 class AbstractScorer:
-    """The evaluator and what it is called with: (params, conditions, z0, ids, key)."""
+    """The evaluator's program and what it is called with; a call is `passes` forward passes."""
 
     scorer: Callable
     arguments: tuple
+    passes: int
 
 
-def scorer(config: ConfigDict, draws: int, classes: int = 2) -> AbstractScorer:
-    """The evaluator of a row's tuned denoiser on one batch, with `draws` at each of the config's t.
-
-    Raises UserError like `phases`.
-    """
-    z_shape, batch = latent_shape(config), config.classify.batch
+def scorer(config: ConfigDict, mesh: Mesh, classes: int = 2) -> AbstractScorer:
+    """The evaluator of a row's tuned denoiser, for one call. Raises UserError like `phases`."""
+    z_shape, passes = latent_shape(config), config.classify.passes
     objective = phases.tune_objective(config, phases.pretrain_objective(config, z_shape), classes)
+    made = Scorer(objective.denoise, objective.schedule, kinds=config.classify.kinds,
+                  passes=passes, mesh=mesh)
+    rows = {name: _array((passes,), jnp.int32) for name in ('class', 'draw', 't')}
     return AbstractScorer(
-        make_scorer(
-            objective.denoise, objective.schedule,
-            np.tile(np.asarray(config.classify.t, np.int32), draws), config.classify.chunk,
-        ),
+        made.program,
         (jax.eval_shape(objective.init, _key(), _array((1, *z_shape))),
-         _array((classes,), jnp.int32), _array((batch, *z_shape)), _array((batch, 2), jnp.uint32),
-         _key()),
+         _array((classes,), jnp.int32), _key(), _array((passes, *z_shape)),
+         rows | {'id': _array((passes, 2), jnp.uint32)}),
+        passes,
     )
 
 

@@ -91,6 +91,7 @@ def base() -> ConfigDict:
         drop_rate=0.1,  # probability that the whole r is replaced by a learned null; 0: the paper
     ))
     config.pretrain = ConfigDict(dict(
+        row='',  # another row whose pre-training is this one's, too; '' pre-trains anew
         condition='representation',  # or 'none': unconditional
         steps=1200,  # 0 skips pre-training: tuning starts from random weights
         batch=64,  # images
@@ -103,7 +104,8 @@ def base() -> ConfigDict:
     config.tune = ConfigDict(dict(
         switch='null',  # 'null' keeps the function with r dropped; 'paper' drops r at once
         label_start='class_means',  # or 'null' or 'random': where label embeddings start
-        steps=1000,
+        shots=0,  # labelled images of each class that class_means averages; 0: all
+        steps=1000,  # 0 classifies with the start: each class's mean r is its condition
         batch=64,
         learning_rate=2e-3,
         warmup_steps=50,
@@ -124,10 +126,26 @@ def base() -> ConfigDict:
     ))
     config.classify = ConfigDict(dict(
         t=(5, 10, 25, 50, 75, 99),  # steps scored; the rule over them is chosen on valid
-        draws=4,  # noise draws a step
+        draws=4,  # noise draws a step, of the sweep on valid that the rule is chosen from
         select_draws=1,  # the same, when choosing the tuning checkpoint
-        chunk=1,  # draws computed at once; more use more memory
-        batch=100,  # images a call
+        kinds=('l2',),  # penalties of the error that the rule is chosen among: 'l2', 'l1', 'huber'
+        train_images=0,  # labelled training images that learned weights are fitted on beside valid
+        budget=512,  # draws an image and class at most
+        alpha=0.05,  # probability that an image's early decision is not the budget's; 0: no stop
+        min_draws=12,  # before the first look at the evidence
+        growth=1.25,  # of the draws from look to look
+        stratified=True,  # the rule's steps in turn; False: in random order
+        antithetic=False,  # draws in pairs of ε and -ε
+        batch=100,  # images encoded at once
+        passes=200,  # forward passes (image, class, draw) at once; more use more memory
+    ))
+    config.evidence = ConfigDict(dict(
+        draws=96,  # noise draws of a map, shared evenly by the steps of the chosen rule
+        level=0.05,  # chance that the map of two classes that denoise alike shows anything
+        flips=1000,  # random sign flips of the test; 1 / flips is the smallest level
+        smooth=1.5,  # pixels: standard deviation of the Gaussian that maps are smoothed by
+        images=100,  # test slices with a true mask that the maps are measured on, at most
+        t=400,  # middle step that counterfactuals are denoised from
     ))
     config.eval = ConfigDict(dict(
         bootstrap=2000,  # resamples of patients for the 95 % intervals
@@ -142,7 +160,9 @@ def base() -> ConfigDict:
     config.keep_checkpoints = 2  # newest kept beside the best; 2 or more, should one be damaged
 
     # The trained rows of the results, in order, and what each changes in this config.
-    config.rows = ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'ldt_from_scratch')
+    config.rows = (
+        'rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'ldt_from_scratch', 'rc_ldt_prototypes',
+    )
     config.recipes = ConfigDict(dict(
         rc_ldt=dict(),
         rc_ldt_paper=dict(
@@ -160,6 +180,11 @@ def base() -> ConfigDict:
             pretrain=dict(condition='none', steps=0),
             model=dict(weights=''),
             tune=dict(label_start='random'),
+        ),
+        rc_ldt_prototypes=dict(  # not in the paper: r of a few labelled images, no tuning
+            pretrain=dict(row='rc_ldt'),
+            tune=dict(shots=16, steps=0),
+            classify=dict(t=(25, 50, 100, 200, 300, 400, 500)),  # as far up as it is pre-trained
         ),
     ))
     return config.lock()
@@ -179,7 +204,23 @@ def recipe(config: ConfigDict, row: str) -> ConfigDict:
         result.update(config.recipes[row].to_dict())
     except (KeyError, TypeError) as error:
         raise UserError(f'config.recipes.{row}: {error}; use keys of the base config.') from None
+    _check_shared(config, row, result)
     return result.lock()
+
+
+def _check_shared(config: ConfigDict, row: str, result: ConfigDict) -> None:
+    """Raises UserError where a row that takes over another's pre-training would make another."""
+    source = result.pretrain.row
+    if not source:
+        return
+    other = recipe(config, source)
+    for section in ('latents', 'diffusion', 'model', 'encoder', 'representation', 'pretrain'):
+        for key in other[section]:
+            if key != 'row' and other[section][key] != result[section][key]:
+                raise UserError(
+                    f'config.recipes.{row}: pretrain.row is {source!r}, whose {section}.{key} is '
+                    f'another; make them agree, or leave pretrain.row empty.'
+                )
 
 
 def preset(name: str, presets: dict[str, dict]) -> ConfigDict:

@@ -1,28 +1,15 @@
 """Arrays that the report draws beside the numbers: sample slices, and z0' over t."""
 
-import io
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from repdiff import cluster
 from repdiff.diffusion import schedule as schedules
-from repdiff.files import write_atomic
 from repdiff.latents.frontend import to_uint8
 from repdiff.objectives.denoise import Pretrain, latent
 from repdiff.sharding import to_hosts
-
-
-def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """An .npz file, atomically, by the first process."""
-    if not cluster.is_first():
-        return
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomic(path, buffer.getvalue())
 
 
 def samples(split: Any, name: str, markers: list[str], classes: int, each: int) -> dict:

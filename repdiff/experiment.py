@@ -10,22 +10,22 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import cluster, exhibits, phases, published, report, results, sharding
+from repdiff import (
+    classify, cluster, exhibits, explain, finished, phases, published, report, results, sharding,
+)
 from repdiff.card import Card
 from repdiff.data import phantom, pipeline, records, sources
 from repdiff.data.settings import SIMULATED, DataSettings
-from repdiff.diffusion import schedule as schedules
 from repdiff.errors import UserError
 from repdiff.eval import floors, intervals
 from repdiff.eval.answers import write_predictions
-from repdiff.files import write_json
+from repdiff.files import write_json, write_npz
 from repdiff.latents import cache, frontend
 from repdiff.latents.vae import Vae
 from repdiff.train import train
 
 FIGURE_T = (50, 100, 200, 300, 400, 600, 800)  # steps of the z0' figure
 SAMPLES = 8  # slices of a class in the sample figure
-RESUMABLE = ('mesh', 'cache', 'keep_checkpoints')  # keys that may change when a run is resumed
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -41,19 +41,23 @@ def run(config: ConfigDict, workdir: Path) -> None:
     dataset = prepared(config)
     card = Card(workdir, config, dataset)
     setting = make_setting(config, list(recipes.values()), dataset, mesh)
-    exhibits.write_npz(
-        workdir / 'report' / 'samples.npz',
-        **exhibits.samples(
-            dataset.split('train'), 'train', dataset.info['markers'], len(setting.classes), SAMPLES
-        ),
-    )
+    if cluster.is_first():
+        finished.keep(workdir, dataset.info, setting.frontend)
+        write_npz(
+            workdir / 'report' / 'samples.npz',
+            **exhibits.samples(dataset.split('train'), 'train', dataset.info['markers'],
+                               len(setting.classes), SAMPLES),
+        )
     shown = _figure_image(dataset)
     z0_figures = {'image': shown[..., 0], 't': np.array(FIGURE_T)}
     for row, recipe in recipes.items():
         z0_figures |= _row(recipe, row, setting, dataset, shown, workdir, card)
-    exhibits.write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
+    evidence = explain.exhibit(
+        workdir, results.answer(config.rows[0], workdir, config.seed), dataset, mesh
+    )
     if cluster.is_first():
-        _write_results(config, dataset, workdir, card)
+        write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
+        _write_results(config, dataset, workdir, card, evidence)
         report.write(workdir)
         print(f'report: {workdir / "report" / "index.html"}')
     cluster.wait_for_all('report')
@@ -91,7 +95,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         ) from None
     cluster.check_shared(workdir, '--workdir')
     before = json.loads(path.read_text()) if path.exists() else wanted
-    key = first_difference(before | {name: wanted[name] for name in RESUMABLE}, wanted)
+    key = first_difference(before | {name: wanted[name] for name in finished.RESUMABLE}, wanted)
     if key is not None:
         raise UserError(
             f'{path}: the workdir belongs to a run with another value of {key}; choose another '
@@ -180,13 +184,14 @@ def _row(
         )
         card.phase(phase.name, trained.seconds, setting.mesh.size)
         pretrained, seconds = trained.params, trained.seconds
-        z0 = exhibits.z0_over_t(
-            phase.loss_fn, pretrained, phase.frozen, shown,
-            np.array(FIGURE_T), setting.purpose('figure'),
-        )
-        figures[row] = z0.get('kept', z0['dropped'])
-        if 'kept' in z0:
-            figures[f'{row}_dropped'] = z0['dropped']
+        if not config.pretrain.row:
+            z0 = exhibits.z0_over_t(
+                phase.loss_fn, pretrained, phase.frozen, shown,
+                np.array(FIGURE_T), setting.purpose('figure'),
+            )
+            figures[row] = z0.get('kept', z0['dropped'])
+            if 'kept' in z0:
+                figures[f'{row}_dropped'] = z0['dropped']
     phase = phases.tune_phase(config, row, setting, pretrained)
     tuned = train(phase, workdir=workdir, mesh=setting.mesh, key=setting.purpose(phase.name))
     card.phase(phase.name, tuned.seconds, setting.mesh.size)
@@ -198,30 +203,14 @@ def _row(
             'tune_step': tuned.step,
             'train_seconds': seconds + tuned.seconds,
         }
-        _score(config, row, setting, dataset, workdir, phase.loss_fn, tuned.params, facts)
+        classify.score(
+            config, row, setting, dataset, workdir, phase.loss_fn, tuned.params, facts
+        )
     if cluster.is_first():
         facts = json.loads(scored.read_text())
         card.phase(f'{row}.classify', facts['eval_seconds'], setting.mesh.size)
+    cluster.wait_for_all(f'{row} scored')
     return figures
-
-
-def _score(
-    config: ConfigDict, row: str, setting: phases.Setting, dataset, workdir: Path, objective,
-    params: dict, facts: dict,
-) -> None:
-    """Writes scores/ROW.npz, then scores/ROW.json, whose presence says that the row is scored."""
-    began = time.monotonic()
-    t, score = phases.split_scorer(config, objective, setting, config.classify.draws)
-    arrays = {'t': t}
-    for split in ('valid', 'test'):
-        arrays[f'{split}_errors'] = score(params, split, f'{row}.classify {split}')
-        records_of = dataset.load(split)
-        for name in ('label', 'id', 'patient'):
-            arrays[f'{split}_{name}s'] = records_of[name]
-    exhibits.write_npz(workdir / 'scores' / f'{row}.npz', **arrays)
-    facts = facts | {'eval_seconds': time.monotonic() - began}
-    if cluster.is_first():
-        write_json(workdir / 'scores' / f'{row}.json', facts)
 
 
 def _figure_image(dataset) -> np.ndarray:
@@ -231,10 +220,11 @@ def _figure_image(dataset) -> np.ndarray:
     return next(record['image'] for record in records_of if record['label'] == 1)
 
 
-def _write_results(config: ConfigDict, dataset, workdir: Path, card: Card) -> None:
+def _write_results(
+    config: ConfigDict, dataset, workdir: Path, card: Card, evidence: dict
+) -> None:
     """predictions.csv, results.json and card.json from the scores on disk and the floors."""
-    schedule = schedules.linear(config.diffusion.steps)
-    rows = [results.answer(row, workdir, schedule, config.seed) for row in config.rows]
+    rows = [results.answer(row, workdir, config.seed) for row in config.rows]
     arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
     rows += floors.floors(*arrays, classes=len(dataset.info['classes']))
     write_predictions(workdir / 'predictions.csv', rows)
@@ -248,6 +238,7 @@ def _write_results(config: ConfigDict, dataset, workdir: Path, card: Card) -> No
         'comparisons': [
             intervals.compare(rows[0], other, **bootstrap) for other in rows[1:]
         ],
+        'evidence': evidence,
     })
     card.rules(rows)
 

@@ -1,10 +1,13 @@
 """Files that are either whole or not there."""
 
+import io
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 def write_atomic(path: str | os.PathLike, content: bytes | str, mode: int = 0o644) -> None:
@@ -32,3 +35,10 @@ def write_atomic(path: str | os.PathLike, content: bytes | str, mode: int = 0o64
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, atomically; NaN and infinity are refused with ValueError."""
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+
+
+def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
+    """Writes an .npz file, atomically."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomic(path, buffer.getvalue())

@@ -1,5 +1,6 @@
 """What the two phases of a row are made of: networks, objectives, batches and evaluations."""
 
+import functools
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 from repdiff import interrupt, optim, published
 from repdiff.data import pipeline
 from repdiff.diffusion import schedule as schedules
+from repdiff.diffusion.loss import PENALTIES
 from repdiff.errors import UserError
 from repdiff.latents.frontend import PatchBasis
 from repdiff.latents.vae import Vae
@@ -26,7 +28,9 @@ from repdiff.progress import Progress
 from repdiff.sharding import host_rows, param_shardings, to_all, to_devices, to_hosts
 from repdiff.train import Phase
 from repdiff.zeroshot import rules
-from repdiff.zeroshot.score import draw_noise, image_keys, make_scorer
+from repdiff.zeroshot.evaluator import Evaluator
+from repdiff.zeroshot.score import draw_noise, image_keys
+from repdiff.zeroshot.sequential import Settings
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ def check_batches(config: ConfigDict, mesh: Mesh) -> None:
 
 def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
     """Pre-training on the unlabelled split."""
-    objective, name = pretrain_objective(config, setting.z_shape), f'{row}.pretrain'
+    objective = pretrain_objective(config, setting.z_shape)
+    name = f'{config.pretrain.row or row}.pretrain'
     params, frozen = _fresh(name, setting, objective), frozen_parts(config, setting)
     params['denoiser'] = published.denoiser_params(config, params['denoiser'])
     if objective.pixels and config.encoder.kind == 'dinov2_tuned':
@@ -220,7 +225,7 @@ def _leak_meter(
     @jax.jit
     def losses(params, frozen, batch):
         z0, keys = latent(frozen, batch), image_keys(noise_key, batch['id'])
-        eps = draw_noise(keys, jnp.int32(0), z0.shape[1:])
+        eps = draw_noise(keys, jnp.zeros(len(z0), jnp.int32), z0.shape[1:])
         steps = objective.schedule.steps
         t = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 0, steps))(keys)
         flags = jnp.zeros(z0.shape[:1], bool)
@@ -240,38 +245,47 @@ def _leak_meter(
     return evaluate
 
 
-def split_scorer(
-    config: ConfigDict, objective: Tune, setting: Setting, draws: int
-) -> tuple[np.ndarray, Callable]:
-    """The step t of each draw (S,), and (params, split, what) -> errors (B, K, S) of a split.
+def make_evaluator(config: ConfigDict, objective: Tune, setting: Setting) -> Evaluator:
+    """The zero-shot evaluator of a tuned denoiser, as `config.classify` says."""
+    c = config.classify
+    names = ('alpha', 'budget', 'min_draws', 'growth', 'stratified', 'antithetic')
+    unknown = sorted(set(c.kinds) - set(PENALTIES))
+    if unknown or not c.kinds:
+        raise UserError(f'config.classify.kinds: choose among {", ".join(PENALTIES)}, '
+                        f'not {unknown or "none"}.')
+    return Evaluator(
+        objective.denoise, objective.schedule, mesh=setting.mesh, key=setting.purpose('score'),
+        kinds=c.kinds, passes=c.passes,
+        settings=Settings(**{name: c[name] for name in names}),
+    )
 
-    Every t of the config is drawn `draws` times; a score is a function of (image id, draw) alone.
-    """
-    t = np.tile(np.asarray(config.classify.t, np.int32), draws)
-    scorer = make_scorer(objective.denoise, objective.schedule, t, config.classify.chunk)
-    encode, frozen = jax.jit(latent), {'frontend': setting.frontend}
-    labels, noise_key = jnp.arange(len(setting.classes)), setting.purpose('score')
 
-    def score(params, split: str, what: str = '') -> np.ndarray:
-        def on_batch(batch):
-            return scorer(params, labels, encode(frozen, batch), batch['id'], noise_key)
+def sweep_steps(config: ConfigDict, draws: int) -> np.ndarray:
+    """The step t of each draw of a sweep (S,): every t of the config in turn, `draws` times."""
+    return np.tile(np.asarray(config.classify.t, np.int32), draws)
 
-        return map_split(
-            on_batch, setting.splits[split], config.classify.batch, setting.mesh, what
-        )
 
-    return t, score
+def latents(config: ConfigDict, setting: Setting, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """z0 (B, H, W, C) float32 and id words (B, 2) uint32 of a split, on the host."""
+    encode, frozen, examples = jax.jit(latent), {'frontend': setting.frontend}, setting.splits[split]
+    z0 = map_split(
+        lambda batch: encode(frozen, batch), examples, config.classify.batch, setting.mesh
+    )
+    return z0, np.stack([examples[index]['id'] for index in range(len(examples))])
 
 
 def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callable:
     """The tuning checkpoint's score: validation AUROC under the `inverse_sd` rule."""
-    t, score = split_scorer(config, objective, setting, config.classify.select_draws)
-    labels = setting.splits['valid'].labels()
+    evaluator, t = make_evaluator(config, objective, setting), sweep_steps(
+        config, config.classify.select_draws)
+    labels, conditions = setting.splits['valid'].labels(), np.arange(len(setting.classes))
+    given = functools.cache(lambda: latents(config, setting, 'valid'))
 
     def evaluate(params):
-        errors = score(params, 'valid')
-        named = {rule.name: rule for rule in rules.candidates(objective.schedule, t, errors)}
-        auroc = rules.auroc(named['inverse_sd'].scores(errors), labels)
+        errors = evaluator.sweep(params, conditions, *given(), t)[..., 0]
+        found = rules.candidates(objective.schedule, t, errors, evaluator.kinds[0])
+        rule = next(rule for rule in found if rule.name.startswith('inverse_sd'))
+        auroc = rules.auroc(rule.scores(t, errors), labels)
         return auroc, {'valid_auroc': auroc}
 
     return evaluate
@@ -280,7 +294,10 @@ def _validator(config: ConfigDict, objective: Tune, setting: Setting) -> Callabl
 def _class_means(
     config: ConfigDict, objective: Pretrain, params: dict, setting: Setting
 ) -> np.ndarray:
-    """The mean pooled r of each class over the labelled training split, (K, Dr)."""
+    """The mean pooled r (K, Dr) of each class over `tune.shots` of its labelled images, or all.
+
+    The few are evenly spaced in the split, whose slices lie patient by patient.
+    """
     frozen, split = frozen_parts(config, setting), setting.splits['train']
 
     @jax.jit
@@ -290,5 +307,10 @@ def _class_means(
     r = map_split(
         lambda batch: pooled(params, frozen, batch), split, config.classify.batch, setting.mesh
     )
-    labels = split.labels()
-    return jnp.stack([r[labels == k].mean(0) for k in range(len(setting.classes))])
+    labels, means = split.labels(), []
+    for k in range(len(setting.classes)):
+        members = np.flatnonzero(labels == k)
+        shots = min(config.tune.shots or members.size, members.size)
+        chosen = members[np.linspace(0, members.size - 1, shots).astype(int)]
+        means.append(r[chosen].mean(0))
+    return jnp.stack(means)

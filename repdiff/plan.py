@@ -43,7 +43,7 @@ def plan(config: ConfigDict, row: str, devices: int, utilisation: float) -> dict
         name: _phase(recipe, name, classes, mesh)
         for name in ('pretrain', 'tune') if recipe[name].steps
     }
-    scored = _scored(recipe, classes)
+    scored = _scored(recipe, classes, mesh)
     work = {name: phase['flops_per_image'] * phase['images'] for name, phase in phases.items()}
     work |= {name: part['flops_per_image'] * part['images'] for name, part in scored.items()}
     return {
@@ -116,23 +116,24 @@ def _bytes(phase, mesh: Mesh) -> dict[str, int]:
     }
 
 
-def _scored(config: ConfigDict, classes: int) -> dict[str, dict[str, float]]:
-    """What the evaluator costs: at each checkpoint of tuning, and at the end."""
+def _scored(config: ConfigDict, classes: int, mesh: Mesh) -> dict[str, dict[str, float]]:
+    """What the evaluator costs: at each checkpoint of tuning, and at the end without early stop."""
     from repdiff import abstract
     from repdiff.compile import matmul_flops
 
-    def per_image(draws: int) -> float:
-        made = abstract.scorer(config, draws, classes)
-        return matmul_flops(jax.make_jaxpr(made.scorer)(*made.arguments)) / config.classify.batch
+    made, c = abstract.scorer(config, mesh, classes), config.classify
+    one_pass = matmul_flops(jax.make_jaxpr(made.scorer)(*made.arguments)) / made.passes
+    sweep = one_pass * classes * len(c.t)  # one draw at each t
 
     known = config.data.source == SIMULATED
     slices = config.data.simulated if known else {'valid': SLICES, 'test': SLICES}
     checkpoints = -(-config.tune.steps // config.tune.checkpoint_every)
     return {
         'validate': {'images': checkpoints * slices['valid'],
-                     'flops_per_image': per_image(config.classify.select_draws)},
-        'classify': {'images': slices['valid'] + slices['test'],
-                     'flops_per_image': per_image(config.classify.draws)},
+                     'flops_per_image': sweep * c.select_draws},
+        'choose the rule': {'images': slices['valid'], 'flops_per_image': sweep * c.draws},
+        'classify, at most': {'images': slices['test'],
+                              'flops_per_image': one_pass * classes * c.budget},
     }
 
 

@@ -1,62 +1,57 @@
-"""From errors on disk to answers: the rule, calibration and threshold chosen on validation."""
+"""From scores on disk to answers and facts; what was chosen on validation is only applied."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
-from repdiff.diffusion.schedule import Schedule
-from repdiff.eval import metrics, select
+from repdiff.classify import read_decision
+from repdiff.eval import metrics, trust
 from repdiff.eval.answers import Answers
-from repdiff.zeroshot import calibrate, rules
+from repdiff.zeroshot import rules
 
 TITLES = {
     'rc_ldt': 'RC-LDT, our best recipe',
     'rc_ldt_paper': "RC-LDT, the paper's recipe",
     'unconditional_ldt': 'Unconditional LDT',
     'ldt_from_scratch': 'LDT from scratch',
+    'rc_ldt_prototypes': 'RC-LDT, prototypes of r, not tuned',
 }
 
 
-def answer(row: str, workdir: Path, schedule: Schedule, seed: int) -> Answers:
-    """The row's answers on the test split, from scores/ROW.npz and scores/ROW.json.
-
-    Everything chosen is chosen on the validation errors; the test errors are only read out.
-    """
+def answer(row: str, workdir: Path, seed: int) -> Answers:
+    """The row's answers on the test split, from scores/ROW.npz, ROW.rule.json and ROW.json."""
     with np.load(workdir / 'scores' / f'{row}.npz') as file:
-        scores = dict(file)
+        found = dict(file)
     facts = json.loads((workdir / 'scores' / f'{row}.json').read_text())
-    t, valid, labels = scores['t'], scores['valid_errors'], scores['valid_labels']
-    test, test_labels = scores['test_errors'], scores['test_labels']
-    rule = rules.choose(rules.candidates(schedule, t, valid), valid, labels)
-    calibration = calibrate.fit(rule.scores(valid), labels)
-    plain = rule.scores(test)
-    probabilities, on_valid = (
-        calibration.probabilities(part) for part in (plain, rule.scores(valid))
-    )
-    classes, cut = probabilities.shape[1], None
-    if classes == 2:
-        probabilities, on_valid = probabilities[:, 1], on_valid[:, 1]
-        cut = select.threshold(labels, on_valid)
-    distinct = np.unique(t)
+    decision = read_decision(workdir, row)
+    plain, labels, valid_labels = found['test_scores'], found['test_labels'], found['valid_labels']
+    rule, t = decision.rule, found['t']
     facts |= {
         'title': TITLES.get(row, row),
         'floor': False,
         'seed': seed,
         'rule': {
             'name': rule.name,
-            't': [int(step) for step in np.unique(t[rule.weights > 0])],
-            'threshold': cut,
-            'valid_auroc': rules.auroc(rule.scores(valid), labels),
+            't': rule.t.tolist(),
+            'weights': rule.weights.tolist(),
+            'threshold': decision.cut,
+            'valid_auroc': rules.auroc(found['valid_scores'], valid_labels),
         },
-        'argmin': metrics.decision_metrics(test_labels, plain.argmax(1), classes),
+        'argmin': metrics.decision_metrics(labels, plain.argmax(1), plain.shape[1]),
         'auroc_over_t': {
-            't': [int(step) for step in distinct],
-            'valid': rules.auroc_over_t(t, valid, labels),
-            'test': rules.auroc_over_t(t, test, test_labels),
+            't': np.unique(t).tolist(),
+            'valid': rules.auroc_over_t(t, found['sweep_errors'][..., 0], valid_labels),
         },
+        'draws': facts['draws'] | {'mean': float(found['test_draws'].mean()),
+                                   'images': np.bincount(found['test_draws'].max(1)).tolist()},
+    }
+    probabilities, predictions = decision.probabilities(plain), decision.classify(plain)
+    facts['trust'] = {
+        'raw': trust.reliability(labels, decision.raw_probabilities(plain, facts['dimensions'])),
+        'calibrated': trust.reliability(labels, probabilities),
+        'selective': trust.selective(labels, predictions, decision.confidence(plain)),
     }
     return Answers(
-        row, scores['test_ids'], scores['test_patients'], test_labels, probabilities,
-        select.classify(probabilities, cut), facts,
+        row, found['test_ids'], found['test_patients'], labels, probabilities, predictions, facts,
     )

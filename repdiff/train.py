@@ -97,7 +97,8 @@ class _Run:
     def __init__(self, phase: Phase, shapes: TrainState, checkpoints: Checkpoints, workdir: Path,
                  mesh: Mesh):
         self.phase, self.checkpoints, self.workdir, self.mesh = phase, checkpoints, workdir, mesh
-        self.step, self.seconds, self.evaluated = 0, 0.0, True
+        self.step, self.seconds = 0, 0.0
+        self.evaluated = phase.steps > 0  # without steps the start is evaluated
         self.pending: list[dict] = []  # scalars of the steps since the last log line
         if checkpoints.newest is None:
             shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
@@ -131,7 +132,14 @@ class _Run:
         self.logged, self.logged_at = self.step - len(self.pending), self.began
         if not self.evaluated:
             self.evaluate()
-        following = self.read()
+        if self.step < phase.steps:
+            self.take_steps(frozen, key)
+        self.checkpoints.wait()
+        self.log.close()
+
+    def take_steps(self, frozen: Any, key: jax.Array) -> None:
+        """The steps that are left."""
+        phase, following = self.phase, self.read()
         step_fn = self.compiled(frozen, following[0])
         while self.step < phase.steps:
             batch, position = following
@@ -142,8 +150,6 @@ class _Run:
                 jax.block_until_ready(self.pending[-1])
             self.pending.append(scalars)
             self.after_step()
-        self.checkpoints.wait()
-        self.log.close()
 
     def read(self) -> tuple[dict[str, jax.Array], dict]:
         """The next batch, on its way to the devices, and the iterator's state after it."""

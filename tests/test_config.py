@@ -52,3 +52,12 @@ def test_the_first_difference_of_two_configs_is_named():
     assert experiment.first_difference(old, old) is None
     assert experiment.first_difference(old, {**old, 'a': {'b': 1, 'c': [1, 3]}}) == 'config.a.c'
     assert experiment.first_difference(old, {**old, 'e': 1}) == 'config.e'
+
+
+def test_a_row_takes_over_only_a_pretraining_that_would_be_its_own():
+    config = configs.base()
+    assert configs.recipe(config, 'rc_ldt_prototypes').pretrain.row == 'rc_ldt'
+    with config.unlocked():
+        config.recipes.rc_ldt.update({'representation': {'drop_rate': 0.5}})
+    with pytest.raises(UserError, match=r"rc_ldt_prototypes: .*'rc_ldt', whose .*drop_rate"):
+        configs.recipe(config, 'rc_ldt_prototypes')

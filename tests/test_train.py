@@ -1,11 +1,14 @@
 """The loop: exact resume, the best checkpoint, and a stop at a loss that is not finite."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from repdiff import logbook, optim, sharding
+from repdiff.checkpoint import Checkpoints
 from repdiff.errors import UserError
 from repdiff.train import Phase, train
 
@@ -93,3 +96,22 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     with pytest.raises(UserError, match=r'p: the loss is not finite at or before step 8'):
         run(tmp_path, 12, loss_fn=broken)
     assert [p.name for p in (tmp_path / 'checkpoints' / 'p').iterdir() if p.name.isdigit()] == ['4']
+
+
+def test_no_steps_keep_the_start_as_a_checkpoint(tmp_path):
+    for _ in range(2):
+        found = run(tmp_path, 0)
+        assert found.step == 0
+        np.testing.assert_array_equal(found.params['scale'], np.ones((3, 2)))
+
+
+def test_ema_parameters_are_read_back_alone(tmp_path):
+    scores = iter([0.9, 0.1, 0.2])
+    trained = run(tmp_path, 12, lambda params: (next(scores), {}))
+    like = jax.tree.map(jnp.zeros_like, trained.params)
+    with contextlib.closing(Checkpoints(tmp_path / 'checkpoints' / 'p', 1)) as checkpoints:
+        found = checkpoints.restore_ema(like)
+        assert checkpoints.best_step() == trained.step == 4
+    np.testing.assert_array_equal(found['scale'], trained.params['scale'])
+    with contextlib.closing(Checkpoints(tmp_path / 'none', 1)) as checkpoints:
+        assert checkpoints.restore_ema(like) is None

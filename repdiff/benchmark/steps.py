@@ -14,7 +14,7 @@ from repdiff import optim
 from repdiff.errors import UserError
 from repdiff.sharding import make_mesh, to_devices
 from repdiff.step import create_state, jit_train_step, make_train_step
-from repdiff.zeroshot.score import make_scorer
+from repdiff.zeroshot.score import Scorer
 
 # What is changed in the base config for each kind of step.
 CASES = {
@@ -96,13 +96,19 @@ def our_train_step(config: ConfigDict, objective, z_shape: tuple[int, int, int])
 
 def our_score_step(config: ConfigDict, objective, z_shape: tuple[int, int, int]) -> Step:
     """The evaluator's errors of one draw under each class; returns once they are there."""
-    batch = config.pretrain.batch
-    scorer = make_scorer(objective.denoise, objective.schedule, np.array([SCORED_T]), 1)
+    images = config.pretrain.batch
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    scorer = Scorer(
+        objective.denoise, objective.schedule, kinds=('l2',), passes=images * CLASSES, mesh=mesh
+    )
     params = jax.jit(objective.init)(jax.random.key(0), jnp.zeros((1, *z_shape)))
-    z0 = jax.random.normal(jax.random.key(1), (batch, *z_shape))
-    ids, labels = jnp.zeros((batch, 2), jnp.uint32), jnp.arange(CLASSES)
-    key = jax.random.key(2)
-    return lambda: scorer(params, labels, z0, ids, key).block_until_ready()
+    z0 = np.random.default_rng(1).normal(size=(images, *z_shape)).astype(np.float32)
+    errors = scorer.on(
+        params, np.arange(CLASSES), jax.random.key(2), z0, np.zeros((images, 2), np.uint32)
+    )
+    image, klass = np.divmod(np.arange(images * CLASSES), CLASSES)
+    t = np.full_like(image, SCORED_T)
+    return lambda: errors(image, klass, np.zeros_like(image), t)
 
 
 def take_turns(sides: dict[str, Step], repeats: int, seconds: float) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Noise by image: a function of the image's key and the draw's number, whatever the batch."""
 
 import jax
+import jax.numpy as jnp
 
 
 def image_keys(key: jax.Array, ids: jax.Array) -> jax.Array:
@@ -12,6 +13,18 @@ def image_keys(key: jax.Array, ids: jax.Array) -> jax.Array:
     return jax.vmap(fold)(ids)
 
 
-def draw_noise(keys: jax.Array, draw: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """ε of draw number `draw` for each image (B, H, W, C): a function of (image id, draw) alone."""
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, draw), shape))(keys)
+def draw_noise(
+    keys: jax.Array, draw: jax.Array, shape: tuple[int, ...], antithetic: bool = False
+) -> jax.Array:
+    """ε of draw number `draw`, () or (B,), for each image (B, H, W, C): of (image id, draw) alone.
+
+    Antithetic draws 2n and 2n + 1 are ε and −ε.
+    """
+
+    def one(key, draw):
+        if not antithetic:
+            return jax.random.normal(jax.random.fold_in(key, draw), shape)
+        sign = 1.0 - 2.0 * (draw % 2)
+        return sign * jax.random.normal(jax.random.fold_in(key, draw // 2), shape)
+
+    return jax.vmap(one)(keys, jnp.broadcast_to(draw, keys.shape))

@@ -38,7 +38,16 @@ class PatchBasis:
 
     def decode(self, z0: jax.Array) -> jax.Array:
         """Images in [−1, 1] float32 of latents; exact for `haar`, a projection for `pca`."""
-        patches = (z0 / self.scale) @ self.basis.T + self.mean
+        return self._pixels((z0 / self.scale) @ self.basis.T + self.mean)
+
+    def pixel_energy(self, z: jax.Array) -> jax.Array:
+        """Squares of latents or of their errors (B, H, W, C), by pixel (B, Hx, Wx).
+
+        The basis is orthonormal, so the sum over pixels is the sum of squares of `z`.
+        """
+        return jnp.square(self._pixels(z @ self.basis.T)).sum(-1)
+
+    def _pixels(self, patches: jax.Array) -> jax.Array:
         return rearrange(
             patches, 'b h w (p q c) -> b (h p) (w q) c', p=self.patch, q=self.patch
         )

@@ -42,6 +42,15 @@ class Vae:
         x = self.module.apply({'params': self.params}, z0, method='decode')
         return x.mean(-1, keepdims=True) if self.channels == 1 else x
 
+    def pixel_energy(self, z: jax.Array) -> jax.Array:
+        """Squares of latents or of their errors (B, h, w, c), by pixel (B, f h, f w).
+
+        A position's sum of squares is shared evenly by its f × f pixels.
+        """
+        factor = self.module.factor
+        shared = jnp.square(z).sum(-1) / factor**2
+        return jnp.repeat(jnp.repeat(shared, factor, 1), factor, 2)
+
     def fingerprint(self) -> str:
         """sha256 of the parameters and of every field that changes z0, hexadecimal."""
         digest = hashlib.sha256(repr(self.module).encode())

@@ -1,4 +1,4 @@
-"""Figures with curves: losses, AUROC over t, ROC. Each is a function Run -> PNG bytes or None."""
+"""Figures with curves: losses, ROC. Each is a function Run -> PNG bytes or None."""
 
 import textwrap
 
@@ -77,32 +77,6 @@ def tuning(run: Run) -> bytes | None:
     return style.png(drawing)
 
 
-def auroc_over_t(run: Run) -> bytes | None:
-    rows = [row for row in run.rows if row.get('auroc_over_t')]
-    if not rows:
-        return None
-    colours = style.colours(run)
-    drawing = style.figure(9, 3.6)
-    panels = drawing.subplots(1, 2, sharey=True)
-    titles = {'valid': 'Validation (t is chosen here)', 'test': 'Test'}
-    for axes, (split, words) in zip(panels, titles.items()):
-        for row in rows:
-            curve = row['auroc_over_t']
-            axes.plot(curve['t'], curve[split], color=colours[row['name']], marker='o',
-                      markersize=3, label=_with_rule(run, row))
-            chosen = _chosen(row)
-            at = [i for i, t in enumerate(curve['t']) if t in chosen]
-            axes.plot([curve['t'][i] for i in at], [curve[split][i] for i in at], 'o',
-                      color=colours[row['name']], markersize=10, markerfacecolor='none',
-                      markeredgewidth=1.8)
-        axes.axhline(0.5, color=style.MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
-        axes.set_title(words)
-        axes.set_xlabel('diffusion step t')
-    panels[0].set_ylabel('AUROC')
-    _legend_below(drawing, panels[1])
-    return style.png(drawing)
-
-
 def roc(run: Run) -> bytes | None:
     rows = [row for row in run.rows if row['name'] in run.predictions
             and row.get('auroc') is not None]
@@ -142,18 +116,6 @@ def _phases(run: Run, kind: str) -> list[str]:
 def _series(run: Run, phase: str, name: str) -> list[tuple[int, float]]:
     return [(line['step'], line[name]) for line in run.log
             if line['phase'] == phase and line.get(name) is not None]
-
-
-def _chosen(row: dict) -> list[int]:
-    """The steps to mark: those the row's rule reads, unless it reads them all."""
-    t = row.get('rule', {}).get('t')
-    steps = [] if t is None else np.atleast_1d(t).tolist()
-    return steps if set(steps) < set(row['auroc_over_t']['t']) else []
-
-
-def _with_rule(run: Run, row: dict) -> str:
-    rule = row.get('rule', {}).get('name')
-    return f'{run.title(row["name"])}: {rule}' if rule else run.title(row['name'])
 
 
 def _roc_points(answers: Answers) -> tuple[np.ndarray, np.ndarray]:

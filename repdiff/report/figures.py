@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from repdiff.report import curves, panels, style
+from repdiff.report import curves, evidence, panels, style, trust
 from repdiff.report.workdir import Run
 
 Draw = Callable[[Run], bytes | None]
@@ -22,10 +22,24 @@ FIGURES: tuple[tuple[str, str, Draw, str, str], ...] = (
     ('confusion', 'Confusion matrices', panels.confusion,
      'Test counts at the threshold chosen on validation, shaded by the share of each true class.',
      'results.json has no confusion counts yet.'),
-    ('auroc_over_t', 'How much each noise level knows', curves.auroc_over_t,
-     'AUROC if a single diffusion step t decided. The legend names the rule chosen on validation; '
-     'a ring marks its step, unless it weighs them all. The dotted line is chance.',
+    ('reliability', 'Do the probabilities mean what they say?', trust.reliability,
+     'Of the test images given a probability, the share that was positive (of several classes: that '
+     'the top class was right on). On the diagonal a stated 30% comes true 30% of the time; a dot '
+     'is as large as its share of the images. ECE is the mean gap, before → after calibration.',
+     'No row has its reliability measured yet.'),
+    ('abstain', 'If the model may pass', trust.abstain,
+     'Accuracy on the images it is surest of. A curve that rises to the right knows when it does '
+     'not know: the rest goes to a person.',
+     'No row has an abstain curve yet.'),
+    ('sweep', 'How much each noise level and each draw knows', trust.sweep,
+     'Left: AUROC if a single diffusion step t decided; the legend names the rule chosen there, a '
+     'ring marks its step, unless it weighs them all. Right: AUROC if no image had more draws. The '
+     'dotted line is chance.',
      'No row has an AUROC over t yet.'),
+    ('draws', 'How soon images are decided', trust.draws,
+     'Test images whose class is not statistically clear after so many draws. Those left at the '
+     'end have spent the whole budget.',
+     'No row has its draws counted yet.'),
     ('pretraining', 'Pre-training loss', curves.pretraining,
      'Error of the predicted noise with the representation r and without it: the wider the gap, '
      'the more the denoiser reads the answer from r instead of working it out.',
@@ -38,6 +52,20 @@ FIGURES: tuple[tuple[str, str, Draw, str, str], ...] = (
      'The clean image predicted from ever noisier versions of one slice (as figure 9 of the '
      'paper): a picture that stays sharp at high t must come from r, not from the noisy input.',
      'report/z0_over_t.npz is missing, so predicted clean images are not shown.'),
+    ('evidence', 'Where the evaluator sees its evidence', evidence.maps,
+     'Test slices of each outcome, with the outline of the true lesion where it is known. Below: the '
+     'difference of denoising error between the classes, by pixel; red speaks for the second class, '
+     'blue against it, the fuller the stronger on that slice. Coloured is only what stands out of '
+     'the noise of the draws.',
+     'report/evidence.npz is missing, so no evidence maps are shown.'),
+    ('localisation', 'Do the maps find the lesion?', evidence.localisation,
+     'Slices with a lesion, against the true masks. Brightness is that of the brain without bone, '
+     'with as many pixels as the map shows; random is the expectation over the head.',
+     'results.json has no evidence measured on true masks.'),
+    ('counterfactuals', 'The same slice under the other label', evidence.counterfactuals,
+     'Each slice is noised half-way and denoised again under each label, from the same noise: what '
+     'differs is what the label stands for in the denoiser. Outlined: the true lesion.',
+     'report/evidence.npz is missing, so no counterfactuals are shown.'),
 )
 
 

@@ -69,6 +69,7 @@ def render(run: Run, drawn: list[figures.Drawn]) -> str:
         figures={figure.name: figure for figure in drawn},
         images={figure.name: base64.b64encode(figure.png).decode() for figure in drawn
                 if figure.png},
+        evidence=run.results.get('evidence', {}),
         card=run.card,
         config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else '',
     )

@@ -26,6 +26,7 @@ class Run:
     predictions: dict[str, Answers]
     samples: dict[str, np.ndarray]
     z0_over_t: dict[str, np.ndarray]
+    evidence: dict[str, np.ndarray]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -69,6 +70,7 @@ def load(path: str | os.PathLike) -> Run:
         predictions=read_predictions(csv) if csv.exists() else {},
         samples=_arrays(path / 'report' / 'samples.npz'),
         z0_over_t=_arrays(path / 'report' / 'z0_over_t.npz'),
+        evidence=_arrays(path / 'report' / 'evidence.npz'),
     )
     if not (run.config or run.results or run.log):
         raise UserError(f'{path}: not a workdir, it has no config.json, results.json or '

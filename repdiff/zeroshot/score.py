@@ -1,51 +1,98 @@
-"""The zero-shot evaluator: how badly each class condition denoises an image.
+"""The zero-shot evaluator's one measurement: how badly a class condition denoises an image.
 
-arXiv 2505.06890, phase 3; Diffusion Classifier (Li et al. 2023, arXiv 2303.16203).
+arXiv 2505.06890, phase 3; Diffusion Classifier (Li et al. 2023, arXiv 2303.16203). Everything that
+scores asks for errors of *triples* (image, class, draw). They are independent of each other, so a
+call takes any of them, and a full batch of one compiled shape keeps the devices busy however few
+images are still open.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from repdiff.diffusion.loss import denoising_loss
+from repdiff.diffusion.loss import denoising_losses
 from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.diffusion.schedule import Schedule
+from repdiff.sharding import batch_sharding, replicated
 
 # (params, z_t (B, H, W, C), t (B,), condition (B, ...)) -> predicted noise
 ConditionalDenoiseFn = Callable[..., jax.Array]
+# (image, klass, draw, t), each (M,) int -> errors (M, kinds) float32
+ErrorsFn = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def make_scorer(
-    denoise: ConditionalDenoiseFn, schedule: Schedule, t: np.ndarray, chunk: int
-) -> Callable:
-    """Returns jitted (params, conditions (K, ...), z0, ids (B, 2), key) -> errors (B, K, S) float32.
+class Scorer:
+    """Errors of (image, class, draw) triples, `passes` of them a call, split over the mesh.
 
-    Draw s of an image uses step t[s] and the same ε for every class, which removes most of the
-    noise from their difference. The loss is vmapped over the K conditions; draws are mapped over in
-    chunks of `chunk`, so memory does not grow with S.
+    An error is a function of parameters, condition, image, its id and the draw's number alone: not
+    of the number of passes or devices, or of what else is in the batch (up to rounding). All
+    classes of a draw see the same (t, ε), which removes most of the noise from their difference
+    (Clark and Jaini 2023, arXiv 2303.15233). `program` is the jitted call: (params, conditions, key,
+    z0, rows) -> errors (passes, kinds), rows having id, class, draw and t.
     """
-    t = jnp.asarray(t, jnp.int32)
 
-    def scorer(params, conditions, z0, ids, key):
-        keys = image_keys(key, ids)
+    def __init__(
+        self, denoise: ConditionalDenoiseFn, schedule: Schedule, *, kinds: Sequence[str],
+        passes: int, mesh: Mesh, antithetic: bool = False,
+    ):
+        self.kinds, self._mesh = tuple(kinds), mesh
+        self._passes = -(-passes // mesh.size) * mesh.size  # every device gets equally many
 
-        def one_draw(draw):
-            eps = draw_noise(keys, draw, z0.shape[1:])
-            steps = jnp.full(z0.shape[:1], t[draw])
+        def errors(params, conditions, key, z0, rows):
+            eps = draw_noise(image_keys(key, rows['id']), rows['draw'], z0.shape[1:], antithetic)
+            condition = conditions[rows['class']]
 
-            def one_class(condition):
-                condition = jnp.broadcast_to(condition, z0.shape[:1] + condition.shape)
+            def denoise_fn(z_t, t):
+                return denoise(params, z_t, t, condition)
 
-                def denoise_fn(z_t, t):
-                    return denoise(params, z_t, t, condition)
+            return denoising_losses(denoise_fn, schedule, z0, rows['t'], eps, self.kinds)
 
-                return denoising_loss(denoise_fn, schedule, z0, steps, eps)
+        self.program = jax.jit(errors, out_shardings=replicated(mesh))
 
-            return jax.vmap(one_class)(conditions)  # (K, B)
+    def on(
+        self, params: Any, conditions: jax.Array, key: jax.Array, z0: np.ndarray, ids: np.ndarray,
+        progress: Callable[[int], Any] = lambda passes: None,
+    ) -> ErrorsFn:
+        """The errors of images z0 (N, H, W, C), ids (N, 2) uint32, under conditions (K, ...).
 
-        errors = jax.lax.map(one_draw, jnp.arange(t.size), batch_size=chunk)  # (S, K, B)
-        return errors.transpose(2, 1, 0)
+        `progress` is called with the number of passes that each call has done.
+        """
+        whole, split = replicated(self._mesh), batch_sharding(self._mesh)
+        conditions, key = jax.device_put((jnp.asarray(conditions), key), whole)
 
-    return jax.jit(scorer)
+        def errors(image, klass, draw, t):
+            found, waiting = [], []
+
+            def fetch():
+                rows, values = waiting.pop(0)
+                found.append(np.asarray(values)[:rows])
+                progress(rows)
+
+            for start in range(0, len(image), self._passes):
+                part = np.arange(start, start + self._passes)
+                rows = int((part < len(image)).sum())
+                part = np.minimum(part, len(image) - 1)  # the last batch is filled up
+                of = image[part]
+                columns = {'class': klass[part], 'draw': draw[part], 't': t[part]}
+                columns = {name: np.asarray(x, np.int32) for name, x in columns.items()}
+                given = jax.device_put((z0[of], columns | {'id': ids[of]}), split)
+                waiting.append((rows, self.program(params, conditions, key, *given)))
+                if len(waiting) > 1:  # the host prepares a batch while the devices compute one
+                    fetch()
+            while waiting:
+                fetch()
+            return np.concatenate(found) if found else np.zeros((0, len(self.kinds)), np.float32)
+
+        return errors
+
+
+def all_errors(errors: ErrorsFn, images: int, classes: int, t: np.ndarray) -> np.ndarray:
+    """The errors of every image and class at draws of steps t (S,): (B, K, S, kinds) float32."""
+    image, klass, draw = (
+        axis.ravel() for axis in np.indices((images, classes, t.size), dtype=np.int32)
+    )
+    return errors(image, klass, draw, t[draw]).reshape(images, classes, t.size, -1)

@@ -98,9 +98,10 @@ def test_trains_and_scores(weights, tmp_path, encoder, latents, kind, denoiser, 
         assert moved(given, pretrained['encoder'])
     phase = phases.tune_phase(made, 'row', setting, pretrained)
     tuned = run(phase).params
-    t, score = phases.split_scorer(made, phase.loss_fn, setting, 1)
-    errors = score(tuned, 'valid')
-    assert errors.shape == (12, 2, 1) and np.isfinite(errors).all()
+    evaluator = phases.make_evaluator(made, phase.loss_fn, setting)
+    z0, ids = phases.latents(made, setting, 'valid')
+    errors = evaluator.sweep(tuned, np.arange(2), z0, ids, phases.sweep_steps(made, 1))
+    assert errors.shape == (12, 2, 1, 1) and np.isfinite(errors).all()
 
 
 def moved(before, after):

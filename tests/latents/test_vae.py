@@ -60,6 +60,14 @@ def test_scale_is_applied_once_each_way(params, images):
                                atol=1e-5)
 
 
+def test_pixel_energy_shares_a_position_among_its_pixels(params):
+    z = np.random.default_rng(3).normal(size=(2, 4, 3, 4)).astype(np.float32)
+    found = np.asarray(Vae(params, MODULE, 1).pixel_energy(jnp.asarray(z)))
+    assert found.shape == (2, 8, 6)
+    np.testing.assert_allclose(found[:, 2:4, 4:6].sum((1, 2)), np.sum(z[:, 1, 2]**2, -1), rtol=1e-5)
+    np.testing.assert_array_equal(found[:, 2, 4], found[:, 3, 5])
+
+
 def test_samples_have_the_mean_and_the_standard_deviation():
     mean, std = jnp.full((20000, 1), 3.0), jnp.full((20000, 1), 0.5)
     draws = sample(jax.random.key(0), mean, std)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from repdiff.eval import intervals, select
+from repdiff.eval import intervals, select, trust
 from repdiff.eval.answers import Answers, write_predictions
 
 STEPS = [10, 25, 50, 100, 150, 200, 300]
@@ -43,6 +43,7 @@ def make(path, seed=0, images=1000, classes=2, size=64, pictures=24):
             'valid': {'images': 400, 'patients': 80, 'positives': 64},
             'test': {'images': images, 'patients': images // 5, 'positives': int(labels.sum())}}},
         'models': [intervals.entry(row, resamples=200, seed=seed) for row in rows],
+        'evidence': _evidence(rng),
         'comparisons': [intervals.compare(by_name[a], by_name[b], resamples=200, seed=seed)
                         for a, b in pairs],
     })
@@ -50,6 +51,14 @@ def make(path, seed=0, images=1000, classes=2, size=64, pictures=24):
     _write_notes(path, seed)
     _write_log(path, rng)
     _write_pictures(path, rng, size, pictures)
+
+
+def _evidence(rng):
+    measured = {figure: {arm: {'mean': float(value), 'ci95': [float(value) - 0.1, float(value) + 0.1]}
+                         for arm, value in zip(('evidence', 'brightness', 'random'), rng.random(3))}
+                for figure in ('pointing', 'dice', 'dice_at_lesion_size')}
+    return {'row': 'rc_ldt', 'level': 0.05, 'draws': 96, 'images': 60, 'images_with_evidence': 41,
+            'localisation': measured}
 
 
 def write_json(path, value):
@@ -71,14 +80,30 @@ def _row(name, title, shift, labels, classes, rng, **facts):
     facts['rule'] = {'name': 't=100', 't': [100], 'threshold': cut, 'valid_auroc': 0.8}
     if not facts['floor']:
         curve = 0.5 + 0.18 * shift * np.exp(-((np.log(STEPS) - np.log(100)) / 1.2) ** 2)
-        facts['auroc_over_t'] = {'t': STEPS, 'valid': (curve + 0.01).tolist(),
-                                 'test': curve.tolist()}
+        facts['auroc_over_t'] = {'t': STEPS, 'valid': curve.tolist()}
+        facts |= _decisions(labels, scores, select.classify(scores, cut), rng)
         facts['argmin'] = {'accuracy': 0.81, 'f1': 0.42, 'recall': 0.7, 'precision': 0.3,
                            'balanced_accuracy': 0.72,
                            'confusion': {'tp': 7, 'fp': 16, 'tn': 74, 'fn': 3}}
     return Answers(name, np.array([f'slice{i:04}' for i in range(rows)]),
                    np.array([f'patient{i // 5}' for i in range(rows)]), labels, scores,
                    select.classify(scores, cut), facts)
+
+
+def _decisions(labels, scores, predictions, rng):
+    """What a row says of its draws and its probabilities."""
+    used = rng.choice([12, 15, 40, 512], labels.size)
+    looks = [12, 15, 40, 512]
+    confidence = scores.max(1) if scores.ndim == 2 else np.abs(scores - 0.2)
+    return {
+        'draws': {'budget': 512, 'alpha': 0.05, 'mean': float(used.mean()),
+                  'images': np.bincount(used).tolist()},
+        'auroc_over_draws': {'draws': looks, 'valid': [0.6, 0.65, 0.7, 0.72],
+                             'test': (0.6 + 0.1 * rng.random(4)).tolist()},
+        'trust': {'raw': trust.reliability(labels, scores**2),
+                  'calibrated': trust.reliability(labels, scores),
+                  'selective': trust.selective(labels, predictions, confidence)},
+    }
 
 
 def _write_notes(path, seed):
@@ -138,3 +163,10 @@ def _write_pictures(path, rng, size, pictures):
     np.savez(path / 'report' / 'z0_over_t.npz', image=image, t=steps, rc_ldt=faded(4000),
              rc_ldt_dropped=faded(300), rc_ldt_paper=faded(9000), rc_ldt_paper_dropped=faded(200),
              unconditional_ldt=faded(400))
+    outcomes = ['true positive', 'false negative', 'false positive', 'true negative'][:pictures]
+    heads = np.stack([head(words.startswith(('true p', 'false n'))) for words in outcomes])
+    means = rng.normal(size=heads.shape)
+    np.savez(path / 'report' / 'evidence.npz', images=heads, outcomes=np.array(outcomes),
+             pairs=np.tile([1, 0], (len(heads), 1)), means=means, shown=abs(means) > 2,
+             masks=heads == 170, counterfactuals=np.stack([heads, heads // 2 + 30], 1),
+             step=np.array(99))

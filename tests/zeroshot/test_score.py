@@ -1,16 +1,19 @@
-"""The evaluator against a loop, and its independence of batch, chunk and order."""
+"""The scorer against a loop, and its independence of batch, devices and order."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from repdiff.diffusion.schedule import add_noise, linear
-from repdiff.zeroshot.score import draw_noise, image_keys, make_scorer
+from repdiff.sharding import AXES
+from repdiff.zeroshot.score import Scorer, all_errors, draw_noise, image_keys
 
 SCHEDULE = linear(1000)
 T = np.array([10, 200, 10, 500, 200])
 KEY = jax.random.key(4)
+KINDS = ('l2', 'l1', 'huber')
 
 
 def denoise(params, z_t, t, condition):
@@ -18,16 +21,25 @@ def denoise(params, z_t, t, condition):
 
 
 def inputs(count=6):
-    z0 = jax.random.normal(jax.random.key(0), (count, 2, 2, 3))
+    z0 = np.asarray(jax.random.normal(jax.random.key(0), (count, 2, 2, 3)))
     ids = np.random.default_rng(0).integers(0, 2**32, (count, 2), dtype=np.uint32)
-    return {'w': jnp.float32(0.7)}, jnp.array([0.0, 1.0, -2.0]), z0, ids
+    return {'w': jnp.float32(0.7)}, np.array([0.0, 1.0, -2.0], np.float32), z0, ids
 
 
-@pytest.mark.parametrize('chunk', [1, 2, 5])
-def test_errors_equal_a_loop_over_images_classes_and_draws(chunk):
+def scorer(passes=7, devices=1, **options):
+    mesh = Mesh(np.asarray(jax.devices()[:devices]).reshape(devices, 1, 1), AXES)
+    options = {'kinds': ('l2',)} | options
+    return Scorer(options.pop('denoise', denoise), SCHEDULE, passes=passes, mesh=mesh, **options)
+
+
+def everything(made, params, conditions, z0, ids, t=T):
+    return all_errors(made.on(params, conditions, KEY, z0, ids), len(z0), len(conditions), t)
+
+
+def test_errors_equal_a_loop_over_images_classes_and_draws():
     params, conditions, z0, ids = inputs()
-    found = make_scorer(denoise, SCHEDULE, T, chunk)(params, conditions, z0, ids, KEY)
-    assert found.shape == (6, 3, 5)
+    found = everything(scorer(kinds=KINDS), params, conditions, z0, ids)
+    assert found.shape == (6, 3, 5, 3)
     for b in range(6):
         key = jax.random.fold_in(jax.random.fold_in(KEY, ids[b, 0]), ids[b, 1])
         for s, t in enumerate(T):
@@ -35,31 +47,48 @@ def test_errors_equal_a_loop_over_images_classes_and_draws(chunk):
             t = jnp.array([t])
             z_t = add_noise(SCHEDULE, z0[b : b + 1], t, eps)
             for k in range(3):
-                eps_k = denoise(params, z_t, t, conditions[k : k + 1])
-                np.testing.assert_allclose(found[b, k, s], jnp.mean((eps - eps_k) ** 2), rtol=1e-4)
+                gap = np.abs(eps - denoise(params, z_t, t, conditions[k : k + 1]))
+                huber = np.where(gap < 1, gap**2 / 2, gap - 0.5)
+                expected = [(gap**2).mean(), gap.mean(), huber.mean()]
+                np.testing.assert_allclose(found[b, k, s], expected, rtol=1e-4)
 
 
-def test_a_score_depends_on_image_id_and_draw_alone():
-    params, conditions, z0, ids = inputs()
-    scorer = make_scorer(denoise, SCHEDULE, T, 1)
-    whole = scorer(params, conditions, z0, ids, KEY)
-    order = np.array([3, 0, 5])
-    some = scorer(params, conditions, z0[order], ids[order], KEY)
-    np.testing.assert_allclose(some, whole[order], rtol=1e-5)
+@pytest.mark.parametrize('passes', [1, 7, 64])
+@pytest.mark.parametrize('devices', [1, 2, 8])
+def test_passes_and_devices_never_change_a_score(passes, devices):
+    given = inputs(3)
     np.testing.assert_allclose(
-        make_scorer(denoise, SCHEDULE, T[:3], 1)(params, conditions, z0, ids, KEY), whole[..., :3],
-        rtol=1e-5)
+        everything(scorer(passes, devices), *given, T[:2]),
+        everything(scorer(30), *given, T[:2]), atol=1e-5,
+    )
+
+
+def test_any_triples_in_any_order_have_the_errors_of_the_whole():
+    params, conditions, z0, ids = inputs()
+    whole = everything(scorer(), params, conditions, z0, ids)
+    image, klass, draw = np.array([3, 0, 5, 3]), np.array([2, 0, 1, 0]), np.array([4, 0, 2, 1])
+    seen = []
+    errors = scorer().on(params, conditions, KEY, z0, ids, seen.append)
+    np.testing.assert_allclose(errors(image, klass, draw, T[draw]), whole[image, klass, draw],
+                               rtol=1e-5)
+    assert sum(seen) == 4
+    assert errors(*np.zeros((4, 0), int)).shape == (0, 1)
     other = ids.copy()
     other[0, 1] += 1
-    moved = scorer(params, conditions, z0, other, KEY)
-    assert not np.allclose(moved[0], whole[0]) and np.allclose(moved[1:], whole[1:])
+    moved = everything(scorer(), params, conditions, z0, other)
+    assert not np.allclose(moved[0], whole[0])
+    np.testing.assert_allclose(moved[1:], whole[1:], rtol=1e-5)
 
 
-def test_draws_differ_between_images_and_draws():
-    keys = image_keys(KEY, inputs()[3])
-    first, second = draw_noise(keys, 0, (4, 4, 3)), draw_noise(keys, 1, (4, 4, 3))
+def test_draws_differ_between_images_and_draws_and_come_in_opposite_pairs():
+    keys, n = image_keys(KEY, inputs()[3]), 6
+    first, second = (draw_noise(keys, jnp.full(n, draw), (4, 4, 3)) for draw in (0, 1))
     assert abs(float(jnp.corrcoef(first[0].ravel(), first[1].ravel())[0, 1])) < 0.5
     assert not np.allclose(first, second)
+    pairs = [draw_noise(keys, jnp.full(n, draw), (4, 4, 3), antithetic=True) for draw in range(4)]
+    np.testing.assert_array_equal(pairs[1], -pairs[0])
+    np.testing.assert_array_equal(pairs[3], -pairs[2])
+    assert not np.allclose(pairs[0], pairs[2])
 
 
 def test_scorer_is_compiled_once():
@@ -69,9 +98,9 @@ def test_scorer_is_compiled_once():
         traces.append(1)
         return denoise(params, z_t, t, condition)
 
-    params, conditions, z0, ids = inputs()
-    scorer = make_scorer(counted, SCHEDULE, T, 1)
-    scorer(params, conditions, z0, ids, KEY)
+    made, given = scorer(denoise=counted), inputs()
+    everything(made, *given)
     first = len(traces)
-    scorer(params, conditions, z0 + 1, ids + 1, KEY)
+    everything(made, *given, T[:1])
+    everything(made, *inputs(4))
     assert len(traces) == first

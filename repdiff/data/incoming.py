@@ -1,0 +1,80 @@
+"""Files that a user brings to a finished run, read and prepared as its own images were."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from repdiff.data import jobs, pictures, windows, workers
+from repdiff.data.deidentify import Hasher
+from repdiff.data.jobs import Context, Job, Note, Record
+from repdiff.data.settings import DataSettings
+from repdiff.data.slices import Skipped
+from repdiff.errors import UserError
+
+_DIED = 'ended the process that read it, or its neighbours; there may be too little memory.'
+
+
+def settings_of(given: Sequence[str], like: DataSettings) -> DataSettings:
+    """The settings `like`, for the files and folders `given`; names are relative to their root.
+
+    Raises: UserError where the windows are of facilities, with none for others: a new file's
+      facility is not known.
+    """
+    mapping = windows.parse_facilities(like.window)
+    if windows.OTHERS not in mapping:
+        raise UserError('the run has a window for each facility and none for others; give '
+                        '--window=WINDOW.')
+    window = '+'.join(f'{centre:g}/{width:g}' for centre, width in mapping[windows.OTHERS])
+    paths = tuple(os.path.abspath(os.path.expanduser(name)) for name in given)
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return dataclasses.replace(like, source=root, files=paths, labels='', window=window)
+
+
+def find(settings: DataSettings) -> tuple[list[Path], list[Skipped]]:
+    """The files, in the order given and sorted within a folder, and what is none."""
+    paths, missing = [], []
+    for name in settings.files:
+        try:
+            paths += jobs.files_of(dataclasses.replace(settings, files=(name,)))
+        except UserError:
+            why = 'holds no files.' if os.path.isdir(name) else 'is neither a file nor a folder.'
+            missing.append(Skipped(jobs.below(name, jobs.root_of(settings.source)), why))
+    return list(dict.fromkeys(paths)), missing
+
+
+def read(paths: Sequence[Path], settings: DataSettings, hasher: Hasher | None, processes: int) \
+        -> Iterator[Record | Skipped | Note]:
+    """Every slice of the files as a Record, or why there is none; sources are below the root."""
+    root, notes = jobs.root_of(settings.source), []
+    planned: list[Job] = []
+
+    def note(source: str, remark: str) -> None:
+        if not pictures.is_picture(source):  # what it says of them is for a data set's owner
+            notes.append((source, remark))
+
+    for each in jobs.file_jobs(paths, root, note):
+        if isinstance(each, Job):
+            planned.append(each)
+        else:
+            yield dataclasses.replace(each, source=jobs.below(each.source, root))
+    yield from (Note(jobs.below(source, root), remark) for source, remark in notes)
+    for job, results in workers.run(jobs.do, planned, Context(settings, None, hasher), processes):
+        if results is None:
+            yield from (Skipped(jobs.below(str(path), root), _DIED) for path in jobs.files_in(job))
+        else:
+            yield from results
+
+
+def names(paths: Sequence[Path], settings: DataSettings) -> list[str]:
+    """The sources, as `read` names them, of files."""
+    return [jobs.below(str(path), jobs.root_of(settings.source)) for path in paths]
+
+
+def argument(source: str, settings: DataSettings) -> int:
+    """The place, from 1, of the file or folder given that a source belongs to."""
+    path = os.path.join(settings.source, source)
+    for place, name in enumerate(settings.files, 1):
+        if path.startswith((name + os.sep, name + '#')) or path == name:
+            return place
+    raise ValueError(f'{source} is none of the files given')

@@ -1,0 +1,204 @@
+"""A finished row read back from its workdir, to answer new images: no training data needed.
+
+The main job leaves here what a checkpoint does not hold: how images were prepared
+(`preparation.json`) and the front end that was fitted on them (`frontend.npz`).
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from repdiff import config as configs
+from repdiff import classify, phases, published, sharding
+from repdiff.checkpoint import Checkpoints
+from repdiff.data import pipeline
+from repdiff.errors import UserError
+from repdiff.files import write_json, write_npz
+from repdiff.latents.frontend import PatchBasis
+from repdiff.latents.vae import Vae
+from repdiff.objectives.denoise import Tune
+from repdiff.zeroshot.decision import Decision
+from repdiff.zeroshot.typicality import Typicality
+
+RESUMABLE = ('mesh', 'cache', 'keep_checkpoints')  # keys that may change when a run is resumed
+PREPARATION, FRONTEND = 'preparation.json', 'frontend.npz'
+_ABOUT = ('name', 'simulated', 'classes', 'image_size', 'channels')
+
+
+def keep(workdir: Path, info: dict, front: PatchBasis | Vae) -> None:
+    """Writes how the images of a data set were prepared, and a fitted front end."""
+    settings = {key: info['settings'][key] for key in ('window', 'head_mask', 'crop')}
+    write_json(workdir / PREPARATION, {key: info[key] for key in _ABOUT} | settings)
+    if isinstance(front, PatchBasis):
+        write_npz(workdir / FRONTEND, mean=front.mean, basis=front.basis, scale=front.scale,
+                  patch=front.patch)
+
+
+@dataclass(frozen=True)
+class FinishedRow:
+    """One row, ready for new images.
+
+    config: the row's. preparation: name, classes, image_size, channels, window, ... of its data.
+    setting: mesh, classes, front end and the run's key; no splits. objective, params, step: the
+    tuned denoiser of that step. decision: what was chosen on validation. typicality: of images.
+    """
+
+    name: str
+    config: ConfigDict
+    preparation: dict[str, Any]
+    setting: phases.Setting
+    objective: Tune
+    params: dict
+    step: int
+    decision: Decision
+    typicality: Typicality
+
+    def about(self) -> dict[str, Any]:
+        """What predictions say of the row, as JSON."""
+        return {
+            'row': self.name, 'step': self.step, 'data': self.preparation['name'],
+            'simulated': self.preparation['simulated'], 'classes': list(self.setting.classes),
+            'rule': self.decision.rule.name, 'threshold': self.decision.cut,
+            'seed': self.config.seed,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this row's answers from any other's, as JSON."""
+        config = json.loads(self.config.to_json())
+        config = {key: value for key, value in config.items() if key not in RESUMABLE}
+        parts = [config, self.preparation, self.decision.to_json()]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+        for leaf in jax.tree.leaves((self.params, self.setting.frontend)):
+            digest.update(np.ascontiguousarray(leaf))
+        return self.about() | {'fingerprint': digest.hexdigest()}
+
+
+def load(workdir: Path, row: str, mesh: Mesh) -> FinishedRow:
+    """What `row` of a finished run became; '' is the first of its rows.
+
+    Raises UserError where the workdir lacks a part or has no such row.
+    """
+    whole = ConfigDict(_json(workdir / 'config.json'))
+    row = row or whole.rows[0]
+    if row not in whole.rows:
+        raise UserError(f'--row: {workdir} has no row {row!r}; it has {", ".join(whole.rows)}.')
+    config, about = configs.recipe(whole, row), _json(workdir / PREPARATION)
+    front = jax.device_put(_frontend(workdir, config, about['channels']), sharding.replicated(mesh))
+    shape = (1, about['image_size'], about['image_size'], about['channels'])
+    z_shape = jax.eval_shape(front.encode, jax.ShapeDtypeStruct(shape, np.uint8)).shape[1:]
+    classes = tuple(about['classes'])
+    setting = phases.Setting(mesh, {}, classes, front, z_shape, jax.random.key(config.seed))
+    objective = phases.tune_objective(
+        config, phases.pretrain_objective(config, z_shape), len(classes)
+    )
+    params, step = _params(workdir, row, objective, z_shape, mesh)
+    if not (workdir / 'scores' / f'{row}.json').exists():
+        raise _unfinished(workdir / 'scores' / f'{row}.json')
+    with np.load(workdir / 'scores' / f'{row}.npz') as scores:
+        typicality = Typicality(scores['valid_readings'])
+    return FinishedRow(row, config, about, setting, objective, params, step,
+                       classify.read_decision(workdir, row), typicality)
+
+
+class Desk:
+    """Answers of a finished row to records: dicts with image (H, W, C) uint8, label, and id str."""
+
+    def __init__(self, row: FinishedRow):
+        self._row, self._splits = row, {}
+        self._setting = dataclasses.replace(row.setting, splits=self._splits)
+        self._evaluator = phases.make_evaluator(row.config, row.objective, self._setting)
+
+    def answer(self, records: Sequence[dict]) -> list[dict[str, Any]]:
+        """Of each record its class, probabilities, draws, seconds and typicality, as JSON."""
+        row, began = self._row, time.monotonic()
+        self._splits['new'] = pipeline.examples(records)
+        z0, ids = phases.latents(row.config, self._setting, 'new')
+        conditions = np.arange(len(row.setting.classes))
+        found = self._evaluator.decide(row.params, conditions, z0, ids, row.decision)
+        readings = classify.readings(
+            row.config, self._setting, self._evaluator, row.params, 'new', z0, ids
+        )
+        probabilities = row.decision.calibration.probabilities(found.scores)
+        called, draws = row.decision.classify(found.scores), found.draws.max(1)
+        odd, far = row.typicality.p_values(readings), row.typicality.far(readings)
+        # An image's share of the time is its share of the draws.
+        seconds = (time.monotonic() - began) * found.draws.sum(1) / found.draws.sum()
+        return [{
+            'content': record['id'],
+            'prediction': int(called[i]),
+            'class': row.setting.classes[called[i]],
+            'probabilities': [_rounded(p) for p in probabilities[i]],
+            'draws': int(draws[i]),
+            'seconds': round(float(seconds[i]), 4),
+            'typicality': _rounded(odd[i]),
+            'far': bool(far[i]),
+            'evidence_pixels': None,
+            'overlay': None,
+        } for i, record in enumerate(records)]
+
+
+def _rounded(value: float) -> float:
+    return float(f'{value:.6g}')
+
+
+def _params(
+    workdir: Path, row: str, objective: Tune, z_shape: tuple[int, int, int], mesh: Mesh
+) -> tuple[dict, int]:
+    """The EMA parameters of the row's best tuning checkpoint, and its step."""
+    shapes = jax.eval_shape(
+        objective.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *z_shape), np.float32)
+    )
+    like = jax.tree.map(
+        lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
+        shapes, sharding.param_shardings(shapes, mesh),
+    )
+    directory = workdir / 'checkpoints' / f'{row}.tune'
+    if not directory.is_dir():
+        raise _unfinished(directory)
+    checkpoints = Checkpoints(directory, 1)
+    try:
+        found = checkpoints.restore_ema(like)
+        if found is None:
+            raise _unfinished(directory)
+        return found, checkpoints.best_step()
+    finally:
+        checkpoints.close()
+
+
+def _frontend(workdir: Path, config: ConfigDict, channels: int) -> PatchBasis | Vae:
+    if config.latents.kind == 'sd_vae':
+        return published.vae(config, channels)
+    path = workdir / FRONTEND
+    if not path.exists():
+        raise _unfinished(path)
+    with np.load(path) as arrays:
+        return PatchBasis(
+            *(jax.numpy.asarray(arrays[name]) for name in ('mean', 'basis', 'scale')),
+            patch=int(arrays['patch']),
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except OSError:
+        raise _unfinished(path) from None
+    except ValueError:
+        raise UserError(f'{path}: not valid JSON; run the main job again to write it anew.') from None
+
+
+def _unfinished(path: Path) -> UserError:
+    return UserError(
+        f'--workdir: {str(path)!r} is missing; give the workdir of a finished run of '
+        'python -m repdiff.main, or let that run finish.'
+    )

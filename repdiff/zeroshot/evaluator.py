@@ -1,0 +1,115 @@
+"""The evaluator as the other rooms call it: a sweep over t, and decisions with an early stop."""
+
+import functools
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from repdiff.diffusion.schedule import Schedule
+from repdiff.files import write_npz
+from repdiff.progress import Progress
+from repdiff.zeroshot import sequential
+from repdiff.zeroshot.decision import Decision
+from repdiff.zeroshot.score import ConditionalDenoiseFn, ErrorsFn, Scorer, all_errors
+
+RECORDED = 16384  # passes between two writes of what is known
+
+
+class Evaluator:
+    """Classifies images by the denoiser under each of K conditions.
+
+    Args:
+      denoise: (params, z_t, t, condition) -> predicted noise.
+      key: of the noise. With the same key, an image of the same id has the same errors in any call.
+      kinds: penalties to measure in a sweep (PENALTIES of `diffusion.loss`).
+      passes: forward passes a call.
+      settings: of the early stop.
+    """
+
+    def __init__(
+        self, denoise: ConditionalDenoiseFn, schedule: Schedule, *, mesh: Mesh, key: jax.Array,
+        kinds: Sequence[str], passes: int, settings: sequential.Settings,
+    ):
+        self.kinds, self.settings, self._key = tuple(kinds), settings, key
+        self._make = functools.cache(functools.partial(  # compiled once and kept
+            Scorer, denoise, schedule, passes=passes, mesh=mesh
+        ))
+
+    def sweep(
+        self, params: Any, conditions: jax.Array, z0: np.ndarray, ids: np.ndarray, t: np.ndarray,
+        what: str = '', record: Path | None = None,
+    ) -> np.ndarray:
+        """Errors (B, K, S, kinds) of every image, class and draw of steps t (S,); see `decide`."""
+        classes = len(conditions)
+        progress = Progress(len(z0) * classes * t.size, what, 'passes') if what else None
+        errors = self._make(kinds=self.kinds, antithetic=False).on(
+            params, conditions, jax.random.fold_in(self._key, 1), z0, ids,
+            progress.update if progress else _silent,
+        )
+        return all_errors(recorded(errors, record), len(z0), classes, t)
+
+    def plan(self, decision: Decision) -> sequential.Plan:
+        """What `decide` draws for a decision, and when it looks."""
+        return sequential.make_plan(decision.rule, self.settings, decision.offsets.size)
+
+    def decide(
+        self, params: Any, conditions: jax.Array, z0: np.ndarray, ids: np.ndarray,
+        decision: Decision, what: str = '', record: Path | None = None,
+    ) -> sequential.Outcome:
+        """Draws until each image is decided or has spent its budget.
+
+        Args:
+          params: of the denoiser; conditions: (K, ...), one a class; z0: (B, H, W, C) float32;
+            ids: (B, 2) uint32 of `pipeline.id_words`.
+          what: shown with the progress; '' is silent.
+          record: directory that keeps what is computed, so that a stopped evaluation goes on.
+        """
+        plan = self.plan(decision)
+        errors = self._make(kinds=(decision.rule.kind,), antithetic=self.settings.antithetic).on(
+            params, conditions, self._key, z0, ids
+        )
+        progress = Progress(len(z0), what, 'images') if what else None
+
+        def after_round(open_images: int, draws: int) -> None:
+            if progress:
+                progress.update(len(z0) - open_images - progress.done, draws=draws)
+
+        return sequential.evaluate(
+            recorded(errors, record), decision.rule, plan, decision.offsets, len(z0), after_round
+        )
+
+
+def _silent(passes: int) -> None:
+    pass
+
+
+def recorded(errors: ErrorsFn, folder: Path | None) -> ErrorsFn:
+    """The same errors, kept in `folder` piece by piece; what is there already is read back.
+
+    A piece is known by its number and a checksum of what was asked, so that it is never taken for
+    another's answer. None keeps nothing.
+    """
+    if folder is None:
+        return errors
+    pieces = iter(range(1 << 62))
+
+    def read_or_compute(*asked):
+        mark = zlib.crc32(np.stack(asked).astype(np.int32).tobytes())
+        path = folder / f'{next(pieces):05}-{mark:08x}.npz'
+        if not path.exists():
+            write_npz(path, errors=errors(*asked))
+        with np.load(path) as kept:
+            return kept['errors']
+
+    def answer(image, klass, draw, t):
+        starts = range(0, len(image), RECORDED)
+        parts = [read_or_compute(*(x[i : i + RECORDED] for x in (image, klass, draw, t)))
+                 for i in starts]
+        return np.concatenate(parts) if parts else errors(image, klass, draw, t)
+
+    return answer
