@@ -5,13 +5,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from repdiff.benchmark import beside, convert, prepare
+from repdiff.benchmark import beside, convert, evaluator, prepare
 from repdiff.errors import UserError, exit_on_user_error
 
 # Each module has options(add) and run(options); its docstring is the help.
 WHAT = {
     'train': beside,
     'score': beside,
+    'evaluator': evaluator,
     'prepare': prepare,
     'convert': convert,
 }

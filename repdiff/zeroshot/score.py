@@ -55,12 +55,8 @@ class Scorer:
 
     def on(
         self, params: Any, conditions: jax.Array, key: jax.Array, z0: np.ndarray, ids: np.ndarray,
-        progress: Callable[[int], Any] = lambda passes: None,
     ) -> ErrorsFn:
-        """The errors of images z0 (N, H, W, C), ids (N, 2) uint32, under conditions (K, ...).
-
-        `progress` is called with the number of passes that each call has done.
-        """
+        """The errors of images z0 (N, H, W, C), ids (N, 2) uint32, under conditions (K, ...)."""
         whole, split = replicated(self._mesh), batch_sharding(self._mesh)
         conditions, key = jax.device_put((jnp.asarray(conditions), key), whole)
 
@@ -70,7 +66,6 @@ class Scorer:
             def fetch():
                 rows, values = waiting.pop(0)
                 found.append(np.asarray(values)[:rows])
-                progress(rows)
 
             for start in range(0, len(image), self._passes):
                 part = np.arange(start, start + self._passes)
