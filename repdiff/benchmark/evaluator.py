@@ -14,28 +14,30 @@ def options(add) -> None:
     beside.options(add)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(given: argparse.Namespace) -> None:
     """Prints forward passes a second of both, which take turns, and their ratio.
 
     The evaluator adds what a score needs beside the network: keys, noise, z_t, the error, and moving
     images to the devices and errors back.
     """
-    config = steps.config_of(options, 'label')
-    z_shape = (options.size, options.size, options.channels)
+    config = steps.config_of(
+        'label', given.batch, **{name: getattr(given, name) for name in beside.SIZES}
+    )
+    z_shape = (given.size, given.size, given.channels)
     objective = steps.make_objective(config, 'label', z_shape)
     params = jax.jit(objective.init)(jax.random.key(0), jnp.zeros((1, *z_shape)))
-    passes = options.batch * steps.CLASSES
+    passes = given.batch * steps.CLASSES
     z_t = jax.random.normal(jax.random.key(1), (passes, *z_shape))
     t, label = jnp.full(passes, steps.SCORED_T), jnp.arange(passes) % steps.CLASSES
     forward = jax.jit(objective.denoise)
     costs = steps.take_turns({
         'evaluator': steps.our_score_step(config, objective, z_shape),
         'forward': lambda: forward(params, z_t, t, label).block_until_ready(),
-    }, options.repeats, options.seconds)
+    }, given.repeats, given.seconds)
     ratio, processor = (costs['forward'] / costs['evaluator']).T
     rates = {name: passes / np.median(cost[:, 0]) for name, cost in costs.items()}
     print(
-        f'evaluator {(options.size // options.patch) ** 2} tokens, {passes} passes a call: '
+        f'evaluator {(given.size // given.patch) ** 2} tokens, {passes} passes a call: '
         f'{rates["evaluator"]:.0f}/s, bare forward {rates["forward"]:.0f}/s, '
         f'ratio {np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f}), '
         f'in processor time {np.median(processor):.2f} '
