@@ -4,6 +4,8 @@
   python -m repdiff.main --config=configs/hematoma.py:smoke     seconds, to see that all works
   python -m repdiff.main --config=configs/hematoma.py:paper     the paper's sizes, on a GPU or TPU
   python -m repdiff.main --config=configs/hematoma.py:representation   what r leaks and leaves
+  python -m repdiff.main --config=configs/hematoma.py:xl        as many images through DiT-XL/2 and
+                                                                its ViT, on 8 chips or more
   python -m repdiff.main --config=configs/hematoma.py:published --config.latents.weights=DIR \\
       --config.encoder.weights=DIR [--config.model.weights=DIR]
 
@@ -49,6 +51,13 @@ PAPER = {
     'recipes': {'rc_ldt_paper': {'classify': {'t': T_PAPER}}},
 }
 
+XL = PAPER | {
+    'model': PAPER['model'] | SIZES['XL'] | {'remat': True},
+    'pretrain': PAPER['pretrain'] | {'steps': 4000, 'batch': 256, 'checkpoint_every': 500},
+    'tune': PAPER['tune'] | {'steps': 560, 'batch': 256, 'checkpoint_every': 56},
+    'mesh': {'fsdp': 8},
+}
+
 PUBLISHED = {
     'data': {'image_size': 256},
     'augmentation': {'shift': 0, 'rotate': 0.0, 'zoom': 0.0},  # cached latents cannot be moved
@@ -88,7 +97,9 @@ REPRESENTATION = {
 
 
 def get_config(preset: str = ''):
-    """`quick` (default), `smoke`, `paper`, `representation` or `published`."""
-    presets = {'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER, 'representation': REPRESENTATION,
-               'published': PUBLISHED}
+    """`quick` (default), `smoke`, `paper`, `xl`, `representation` or `published`."""
+    presets = {
+        'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER, 'xl': XL, 'representation': REPRESENTATION,
+        'published': PUBLISHED,
+    }
     return config.preset(preset, presets)

@@ -1,4 +1,4 @@
-"""A config's training step as shapes alone: what `plan` and checks of large models compile."""
+"""A config's training step and evaluator as shapes alone: what `plan` and checks of large models compile."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -15,6 +16,7 @@ from repdiff.compile import CompiledStep, compile_step
 from repdiff.latents.frontend import PatchBasis
 from repdiff.models.autoencoder import AutoencoderKL
 from repdiff.step import TrainState, create_state, make_train_step
+from repdiff.zeroshot.score import Scorer
 
 LATENT_CHANNELS = 4  # of the Stable Diffusion VAE
 
@@ -61,6 +63,31 @@ def phase(config: ConfigDict, name: str, classes: int = 2) -> AbstractPhase:
         state=jax.eval_shape(lambda params: create_state(params, tx), params),
         frozen=frozen,
         batch=_batch(config, section.batch, z_shape),
+    )
+
+
+@dataclass(frozen=True)
+class AbstractScorer:
+    """The evaluator's program and what it is called with; a call is `passes` forward passes."""
+
+    scorer: Callable
+    arguments: tuple
+    passes: int
+
+
+def scorer(config: ConfigDict, mesh: Mesh, classes: int = 2) -> AbstractScorer:
+    """The evaluator of a row's tuned denoiser, for one call. Raises UserError like `phases`."""
+    z_shape, passes = latent_shape(config), config.classify.passes
+    objective = phases.tune_objective(config, phases.pretrain_objective(config, z_shape), classes)
+    made = Scorer(objective.denoise, objective.schedule, kinds=config.classify.kinds,
+                  passes=passes, mesh=mesh)
+    rows = {name: _array((passes,), jnp.int32) for name in ('class', 'draw', 't')}
+    return AbstractScorer(
+        made.program,
+        (jax.eval_shape(objective.init, _key(), _array((1, *z_shape))),
+         _array((classes,), jnp.int32), _key(), _array((passes, *z_shape)),
+         rows | {'id': _array((passes, 2), jnp.uint32)}),
+        passes,
     )
 
 

@@ -1,27 +1,24 @@
 """The recipe in order: data, pre-train, tune, classify, report. What the workdir has is not redone."""
 
-import datetime
-import importlib.metadata
 import json
-import platform
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
 from repdiff import (
     classify, cluster, exhibits, explain, finished, phases, published, report, results, sharding,
 )
+from repdiff.card import Card
 from repdiff.data import phantom, pipeline, records, sources
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.errors import UserError
 from repdiff.eval import floors, intervals
-from repdiff.eval.answers import Answers, write_predictions
+from repdiff.eval.answers import write_predictions
 from repdiff.files import write_json, write_npz
 from repdiff.latents import cache, frontend
 from repdiff.latents.vae import Vae
@@ -39,24 +36,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
     recipes = {row: configs.recipe(config, row) for row in config.rows}
     claim(workdir, config)
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
-    dataset = prepared(config)
-    card = _Card(workdir, config, dataset)
-    splits = {name: pipeline.examples(dataset.split(name)) for name in dataset.info['splits']}
-    front = cluster.of_first(fit_frontend(config, splits['pretrain']))
-    z_shape = jax.eval_shape(front.encode, splits['pretrain'][0]['image'][None]).shape[1:]
     for recipe in recipes.values():
-        # What a row cannot have shows before any runs.
-        phases.pretrain_objective(recipe, z_shape)
         phases.check_batches(recipe, mesh)
-    if config.latents.kind == 'sd_vae':
-        pixels = any(published.on_pixels(recipe) for recipe in recipes.values())
-        splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
-    setting = phases.Setting(
-        mesh, splits, tuple(dataset.info['classes']),
-        jax.device_put(front, sharding.replicated(mesh)), z_shape, jax.random.key(config.seed),
-    )
+    dataset = prepared(config)
+    card = Card(workdir, config, dataset)
+    setting = make_setting(config, list(recipes.values()), dataset, mesh)
     if cluster.is_first():
-        finished.keep(workdir, dataset.info, front)
+        finished.keep(workdir, dataset.info, setting.frontend)
         write_npz(
             workdir / 'report' / 'samples.npz',
             **exhibits.samples(dataset.split('train'), 'train', dataset.info['markers'],
@@ -75,6 +61,24 @@ def run(config: ConfigDict, workdir: Path) -> None:
         report.write(workdir)
         print(f'report: {workdir / "report" / "index.html"}')
     cluster.wait_for_all('report')
+
+
+def make_setting(
+    config: ConfigDict, recipes: list[ConfigDict], dataset: records.Dataset, mesh: Mesh
+) -> phases.Setting:
+    """What all rows share, on the mesh. Raises UserError on what one of the `recipes` cannot have."""
+    splits = {name: pipeline.examples(dataset.split(name)) for name in dataset.info['splits']}
+    front = cluster.of_first(fit_frontend(config, splits['pretrain']))
+    z_shape = jax.eval_shape(front.encode, splits['pretrain'][0]['image'][None]).shape[1:]
+    for recipe in recipes:
+        phases.pretrain_objective(recipe, z_shape)  # what a row cannot have shows before any runs
+    if config.latents.kind == 'sd_vae':
+        pixels = any(published.on_pixels(recipe) for recipe in recipes)
+        splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
+    return phases.Setting(
+        mesh, splits, tuple(dataset.info['classes']),
+        sharding.to_all(front, mesh), z_shape, jax.random.key(config.seed),
+    )
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
@@ -169,7 +173,7 @@ def cached(
 
 def _row(
     config: ConfigDict, row: str, setting: phases.Setting, dataset, shown: np.ndarray,
-    workdir: Path, card: '_Card',
+    workdir: Path, card: Card,
 ) -> dict[str, np.ndarray]:
     """Pre-trains, tunes and scores one row; returns z0' of `shown`. Finished parts are read back."""
     pretrained, seconds, figures = None, 0.0, {}
@@ -216,7 +220,9 @@ def _figure_image(dataset) -> np.ndarray:
     return next(record['image'] for record in records_of if record['label'] == 1)
 
 
-def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card', evidence: dict) -> None:
+def _write_results(
+    config: ConfigDict, dataset, workdir: Path, card: Card, evidence: dict
+) -> None:
     """predictions.csv, results.json and card.json from the scores on disk and the floors."""
     rows = [results.answer(row, workdir, config.seed) for row in config.rows]
     arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
@@ -235,55 +241,6 @@ def _write_results(config: ConfigDict, dataset, workdir: Path, card: '_Card', ev
         'evidence': evidence,
     })
     card.rules(rows)
-
-
-class _Card:
-    """card.json: code version, data fingerprint, seeds, devices, seconds a phase, chosen rules."""
-
-    def __init__(self, workdir: Path, config: ConfigDict, dataset):
-        self._path = workdir / 'card.json'
-        if self._path.exists():
-            self._card = json.loads(self._path.read_text())
-            return
-        self._card = {
-            'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-            'code': code_version(),
-            'data_fingerprint': dataset.info['fingerprint'],
-            'seed': config.seed,
-            'python': platform.python_version(),
-            'command': ' '.join(['python -m repdiff.main', *sys.argv[1:]]),
-            'packages': {
-                name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax')
-            },
-            'devices': [device.device_kind for device in jax.devices()],
-            'phases': {},
-            'rules': {},
-        }
-        self._write()
-
-    def _write(self) -> None:
-        if cluster.is_first():
-            write_json(self._path, self._card)
-
-    def phase(self, name: str, seconds: float, devices: int) -> None:
-        self._card['phases'][name] = {
-            'wall_seconds': round(seconds, 2), 'device_seconds': round(seconds * devices, 2)
-        }
-        self._write()
-
-    def rules(self, rows: list[Answers]) -> None:
-        self._card['rules'] = {row.name: row.facts['rule'] for row in rows}
-        self._write()
-
-
-def code_version() -> str:
-    """The package's version, with the git commit where the code runs from a checkout."""
-    version = importlib.metadata.version('repdiff')
-    found = subprocess.run(
-        ['git', 'describe', '--always', '--dirty'], cwd=Path(__file__).parent,
-        capture_output=True, text=True, check=False,
-    )
-    return f'{version}+{found.stdout.strip()}' if found.returncode == 0 else version
 
 
 def settings(config: ConfigDict) -> DataSettings:

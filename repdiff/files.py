@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 
-def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
+def write_atomic(path: str | os.PathLike, content: bytes | str, mode: int = 0o644) -> None:
     """Writes `content` under a temporary name beside `path`, then renames it into place.
 
-    A reader, or a run killed half-way, sees the old file or the new one, never a part.
+    A reader, or a run killed half-way, sees the old file or the new one, never a part, and never
+    with other permissions than `mode`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +25,7 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

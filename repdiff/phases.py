@@ -25,7 +25,7 @@ from repdiff.models.vit import ViT
 from repdiff.objectives.denoise import Pretrain, Tune, latent
 from repdiff.objectives.switch import start_tuning, tuned_denoiser
 from repdiff.progress import Progress
-from repdiff.sharding import host_rows, param_shardings, replicated, to_devices, to_hosts
+from repdiff.sharding import host_rows, param_shardings, to_all, to_devices, to_hosts
 from repdiff.train import Phase
 from repdiff.zeroshot import rules
 from repdiff.zeroshot.evaluator import Evaluator
@@ -101,7 +101,7 @@ def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
     """Pre-training on the unlabelled split."""
     objective = pretrain_objective(config, setting.z_shape)
     name = f'{config.pretrain.row or row}.pretrain'
-    params, frozen = _fresh(name, setting, objective), _frozen(config, setting)
+    params, frozen = _fresh(name, setting, objective), frozen_parts(config, setting)
     params['denoiser'] = published.denoiser_params(config, params['denoiser'])
     if objective.pixels and config.encoder.kind == 'dinov2_tuned':
         params['encoder'] = published.encoder_params(config)
@@ -145,12 +145,12 @@ def _fresh(name: str, setting: Setting, objective: Pretrain | Tune) -> dict:
     return jax.jit(objective.init, out_shardings=places)(key, z0)
 
 
-def _frozen(config: ConfigDict, setting: Setting) -> dict:
+def frozen_parts(config: ConfigDict, setting: Setting) -> dict:
     """What pre-training reads beside its parameters, on every device: front end, frozen DINOv2."""
     frozen = {'frontend': setting.frontend}
     if published.on_pixels(config) and config.encoder.kind == 'dinov2_frozen':
         frozen['encoder'] = published.encoder_params(config)
-    return jax.device_put(frozen, replicated(setting.mesh))
+    return to_all(frozen, setting.mesh)
 
 
 def optimizer(config: ConfigDict, section: ConfigDict) -> optax.GradientTransformation:
@@ -298,7 +298,7 @@ def _class_means(
 
     The few are evenly spaced in the split, whose slices lie patient by patient.
     """
-    frozen, split = _frozen(config, setting), setting.splits['train']
+    frozen, split = frozen_parts(config, setting), setting.splits['train']
 
     @jax.jit
     def pooled(params, frozen, batch):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from repdiff import config
-from repdiff.data import deidentify, jobs, preparation, records, windows, workers
+from repdiff.data import burned_in, deidentify, jobs, preparation, records, windows, workers
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.errors import UserError, exit_on_user_error
 
@@ -82,6 +82,17 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    given, unknown = parser().parse_known_args(argv)
+    if unknown:  # without their values, which may be names
+        names = [each.partition('=')[0] for each in unknown if each.startswith('-')]
+        raise UserError(
+            (f'unrecognized arguments: {" ".join(names)}' if names else
+             'a word stands by itself; quote a value that has spaces in it')
+            + '; see python -m repdiff.prepare --help.')
+    return given
+
+
 def settings(given: argparse.Namespace) -> DataSettings:
     """The options as data settings. Raises UserError where they do not fit together."""
     chosen: dict[str, Any] = {
@@ -106,13 +117,16 @@ def settings(given: argparse.Namespace) -> DataSettings:
 
 def _check_out(out: Path, made: DataSettings) -> None:
     records.check_place(out)
-    if jobs.is_files(made) and out.resolve().is_relative_to(jobs.root_of(made.source).resolve()):
-        raise UserError(f'--out {str(out)!r} lies inside the source; choose a directory beside it.')
+    for path in (made.files or (made.source,)) if jobs.is_files(made) else ():
+        source = Path(path).expanduser()
+        if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+            raise UserError(
+                f'--out {str(out)!r} lies inside the source; choose a directory beside it.')
 
 
 def main(argv: Sequence[str]) -> None:
     """Prepares what the command line says and tells what came of it."""
-    given = parser().parse_args(argv)
+    given = _parse(argv)
     made = settings(given)
     _check_out(given.out, made)
     if given.mapping is not None and given.mapping.resolve().is_relative_to(given.out.resolve()):
@@ -129,6 +143,9 @@ def main(argv: Sequence[str]) -> None:
         print(f'{name}: {counts["images"]} images of {counts["patients"]} patients, '
               f'{counts["positives"]} positive')
     print(f'left out: {len(dataset.info["skipped"])}; remarks: {len(dataset.info["notes"])}')
+    texts = sum(note['remark'].startswith(burned_in.REMARK) for note in dataset.info['notes'])
+    if texts:
+        print(f'{texts} remarks say that {burned_in.REMARK}: see prepare.html before you share it.')
     print(f'{given.out} is ready.')
 
 

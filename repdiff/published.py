@@ -10,6 +10,7 @@ from repdiff.convert import store
 from repdiff.errors import UserError
 from repdiff.latents.vae import Vae
 from repdiff.models.autoencoder import AutoencoderKL
+from repdiff.models.dit import DiT
 from repdiff.models.vit import ViT
 from repdiff.objectives.pixels import Pixels
 
@@ -83,7 +84,8 @@ def denoiser_fields(config: ConfigDict, channels: int) -> dict:
             f'the DiT in {config.model.weights} denoises latents of {fields["channels"]} channels, '
             f'but config.latents gives {channels}; use the latents that it was trained on.'
         )
-    return {'frequency_shift': fields['frequency_shift']}
+    dit = DiT(**fields)
+    return {name: getattr(dit, name) for name in ('frequency_shift', 'mlp_epsilon', 'base_grid')}
 
 
 def denoiser_params(config: ConfigDict, fresh: dict) -> dict:

@@ -153,6 +153,11 @@ def to_devices(batch, mesh: Mesh):
     return jax.tree.map(place, batch)
 
 
+def to_all(tree, mesh: Mesh):
+    """Arrays or keys that every host has alike, whole on every device of every host."""
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+
+
 def to_hosts(x: jax.Array) -> np.ndarray:
     """A global array, whole, on every host."""
     if x.is_fully_addressable or x.is_fully_replicated:

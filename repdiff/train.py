@@ -20,7 +20,7 @@ from repdiff.errors import UserError
 from repdiff.files import write_atomic
 from repdiff.logbook import Logbook
 from repdiff.progress import Progress, note
-from repdiff.sharding import replicated, state_shardings, to_devices
+from repdiff.sharding import state_shardings, to_all, to_devices
 from repdiff.step import LossFn, TrainState, create_state, make_train_step
 
 
@@ -127,8 +127,8 @@ class _Run:
         self.log = Logbook(self.workdir, phase.name, self.step)
         self.progress = Progress(phase.steps, phase.name, 'steps', done=self.step)
         self.began, self.earlier = time.monotonic(), self.seconds
-        frozen = jax.device_put(phase.frozen, replicated(mesh))
-        key = jax.device_put(key, replicated(mesh))
+        frozen = to_all(phase.frozen, mesh)
+        key = to_all(key, mesh)
         self.logged, self.logged_at = self.step - len(self.pending), self.began
         if not self.evaluated:
             self.evaluate()

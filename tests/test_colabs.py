@@ -24,12 +24,12 @@ TINY = ' '.join([
     '--config.evidence.flips=50', '--config.evidence.images=4', '--config.eval.bootstrap=50',
 ])
 SETTINGS = {  # what replaces the parameters, and how many pictures are then shown
-    'quickstart': ("PRESET = 'smoke'\nOPTIONS = '''{tiny} --config.rows=\"('rc_ldt',)\"'''", 4),
+    'quickstart': ("PRESET = 'smoke'\nOPTIONS = '{tiny} --config.rows=rc_ldt,'", 4),
     'hematoma_tpu': ("ROOT = '{room}/drive'\nSOURCE = f'{{ROOT}}/slices'\nSLICES = 120\n"
                      "PRESET, IMAGE_SIZE = 'smoke', 32\n"
-                     "OPTIONS = '''{tiny} --config.rows=\"('rc_ldt',)\"'''", 4),
+                     "OPTIONS = '{tiny} --config.rows=rc_ldt,'", 4),
     'representation_study': (
-        "OPTIONS = '''{tiny} --config.rows=\"('tokens','tokens_paper','unconditional')\"'''", 4),
+        "OPTIONS = '{tiny} --config.rows=tokens,tokens_paper,unconditional'", 4),
 }
 
 

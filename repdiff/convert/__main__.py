@@ -1,4 +1,4 @@
-"""`python -m repdiff.convert dinov2|sd_vae|dit --source=FILE_OR_HUB_ID --out=DIR`."""
+"""`python -m repdiff.convert dinov2|sd_vae|dit|inception --source=FILE_OR_HUB_ID --out=DIR`."""
 
 import argparse
 

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from repdiff.convert.engine import Rule, Source, dense, norm
-from repdiff.convert.infer import block_count, heads, single_shape
+from repdiff.convert.infer import agree, block_count, heads, single_shape
 from repdiff.errors import UserError
+from repdiff.models.layers import NORM_EPS
 from repdiff.models.vit import SIZES, ViT
 
 LICENCE = 'DINOv2 code and weights: Apache License 2.0, Meta Platforms (facebookresearch/dinov2).'
@@ -67,14 +68,15 @@ def fields(source: Source, config: dict[str, Any]) -> dict[str, Any]:
     Hugging Face's by size / grid, antialiased only with registers.
 
     Raises:
-      UserError: `source` is not DINOv2, or its number of heads cannot be told.
+      UserError: `source` is not DINOv2, its number of heads cannot be told, or `config` is another
+        model's.
     """
     meta = 'cls_token' in source.shapes
     table, projection, register, block = (
         ('pos_embed', 'patch_embed.proj.weight', 'register_tokens', _META_BLOCK) if meta else
         ('embeddings.position_embeddings', 'embeddings.patch_embeddings.projection.weight',
          'embeddings.register_tokens', _BLOCK))
-    width, _, patch, _ = single_shape(source, projection, 4, 'DINOv2')
+    width, channels, patch, _ = single_shape(source, projection, 4, 'DINOv2')
     positions = single_shape(source, table, 3, 'DINOv2')[1] - 1
     side = math.isqrt(max(positions, 0))
     if side < 1 or side * side != positions:
@@ -83,10 +85,16 @@ def fields(source: Source, config: dict[str, Any]) -> dict[str, Any]:
     depth = block_count(source, block)
     registers = single_shape(source, register, 3, 'DINOv2')[1] if register in source.shapes else 0
     plain = [shape[0] for name, shape in source.shapes.items() if name.endswith('mlp.fc1.bias')]
+    ratio = plain[0] / width if plain else 4
+    agree(source, config, {
+        'hidden_size': [width], 'num_hidden_layers': [depth], 'patch_size': [patch],
+        'num_channels': [channels], 'num_register_tokens': [registers], 'mlp_ratio': [ratio],
+        'use_swiglu_ffn': [not plain], 'hidden_act': ['gelu'], 'layer_norm_eps': [NORM_EPS],
+    })
     return {
         'width': width, 'depth': depth, 'heads': heads(source, SIZES, width, depth, config),
         'patch': patch, 'grid': (side, side), 'registers': registers,
-        'ffn': 'mlp' if plain else 'swiglu', 'mlp_ratio': plain[0] / width if plain else 4,
+        'ffn': 'mlp' if plain else 'swiglu', 'mlp_ratio': ratio,
         'antialias': registers > 0, 'offset': 0.1 if meta and not registers else 0.0,
     }
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from repdiff.convert.engine import Rule, Source, dense
-from repdiff.convert.infer import block_count, heads, single_shape
+from repdiff.convert.infer import agree, block_count, heads, number, single_shape
 from repdiff.errors import UserError
 from repdiff.models.dit import SIZES, DiT, position_table
+from repdiff.models.layers import NORM_EPS
 
 LICENCE = ('DiT weights: CC BY-NC 4.0, Meta Platforms (facebookresearch/DiT); not for commercial '
            'use.')
@@ -62,12 +63,13 @@ def rules(source: Source) -> list[Rule]:
 def fields(source: Source, config: dict[str, Any]) -> dict[str, Any]:
     """The `DiT` fields that the shapes of `source` (and `config`, its config.json) imply.
 
-    diffusers spaces the frequencies of t differently from Meta (`frequency_shift`); each layout
-    gets its own library's, so that a file computes what it computes there.
+    diffusers spaces the frequencies of t differently from Meta (`frequency_shift`), has another
+    epsilon before each MLP, and spans the grid of training on any other; each layout gets its own
+    library's, so that a file computes what it computes there.
 
     Raises:
-      UserError: `source` is not a DiT, its number of heads cannot be told, or its positions are
-        not DiT's sines and cosines.
+      UserError: `source` is not a DiT, its number of heads cannot be told, its positions are not
+        DiT's sines and cosines, or `config` is another model's.
     """
     meta = 'x_embedder.proj.weight' in source.shapes
     projection, output, labels, block = (
@@ -81,10 +83,21 @@ def fields(source: Source, config: dict[str, Any]) -> dict[str, Any]:
     depth = block_count(source, block)
     if 'pos_embed' in source.shapes:
         _check_positions(source, width)
+    out_channels, count = outputs // patch**2, heads(source, SIZES, width, depth, config)
+    agree(source, config, {
+        'num_layers': [depth], 'patch_size': [patch], 'in_channels': [channels],
+        'out_channels': [out_channels, *([None] if out_channels == channels else [])],
+        'num_embeds_ada_norm': [classes], 'attention_head_dim': [width // count],
+        'activation_fn': ['gelu-approximate'], 'norm_type': ['ada_norm_zero'],
+        'norm_elementwise_affine': [False], 'double_self_attention': [False],
+        'cross_attention_dim': [None],
+    })
     return {
-        'width': width, 'depth': depth, 'heads': heads(source, SIZES, width, depth, config),
-        'patch': patch, 'channels': channels, 'conditioning': 'label', 'classes': classes,
-        'learn_sigma': outputs == 2 * channels * patch**2, 'frequency_shift': 0 if meta else 1,
+        'width': width, 'depth': depth, 'heads': count, 'patch': patch, 'channels': channels,
+        'conditioning': 'label', 'classes': classes, 'learn_sigma': out_channels == 2 * channels,
+        'frequency_shift': 0 if meta else 1,
+        'mlp_epsilon': number(source, config, 'norm_eps', NORM_EPS if meta else 1e-5),
+        'base_grid': None if meta else number(source, config, 'sample_size', 32) // patch,
     }
 
 

@@ -1,7 +1,8 @@
-"""What the names and shapes of a file tell about the architecture."""
+"""What the names and shapes of a file, and the config.json beside it, tell of the architecture."""
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from repdiff.convert.engine import Source
@@ -30,7 +31,7 @@ def heads(source: Source, sizes: Mapping[str, dict[str, Any]], width: int, depth
         raise UserError(f'{source.path} has width {width} and {depth} blocks, which is no '
                         'published size, so its attention heads are unknown; put a config.json '
                         'with "num_attention_heads" beside it.')
-    if not isinstance(count, int) or count < 1 or width % count:
+    if type(count) is not int or count < 1 or width % count:
         raise UserError(f'the config.json beside {source.path} gives {count!r} attention heads, '
                         f'which do not divide its width {width}; correct it.')
     return count
@@ -47,3 +48,30 @@ def single_shape(source: Source, name: str, rank: int, family: str) -> tuple[int
         raise UserError(f'{source.path} does not hold {family} weights, which have a {rank}-axis '
                         f'{name}; choose the kind that it holds, or another file.')
     return shape
+
+
+def number(source: Source, config: dict[str, Any], key: str, default: float) -> float:
+    """config.json's `key`, else `default`; UserError unless it is a positive, finite number."""
+    value = config.get(key, default)
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise UserError(f'the config.json beside {source.path} gives {value!r} as "{key}", which '
+                        'is no positive number; correct it.')
+    return value
+
+
+def agree(source: Source, config: dict[str, Any], accepted: Mapping[str, Sequence[Any]]) -> None:
+    """Checks config.json's settings against what the shapes tell and the module can compute.
+
+    `accepted` lists for each key the values that are honoured. Keys that are not there are not
+    checked: published files do without many.
+
+    Raises:
+      UserError: naming the first key with another value.
+    """
+    for key, values in accepted.items():
+        value = config.get(key, values[0])
+        value = tuple(value) if isinstance(value, list) else value
+        if value not in values:
+            raise UserError(f'the config.json beside {source.path} gives {value!r} as "{key}", but '
+                            f'these weights can only be converted with {values[0]!r}; put their '
+                            'own config.json beside them, or use other weights.')

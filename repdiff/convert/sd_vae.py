@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from repdiff.convert.engine import Rule, Source, dense, norm
-from repdiff.convert.infer import single_shape
+from repdiff.convert.infer import agree, number, single_shape
 from repdiff.errors import UserError
 from repdiff.models.autoencoder import AutoencoderKL
 
@@ -55,7 +55,7 @@ def fields(source: Source, config: dict[str, Any]) -> dict[str, Any]:
     are Stable Diffusion 1.x's and 2.x's.
 
     Raises:
-      UserError: `source` is not an AutoencoderKL.
+      UserError: `source` is not an AutoencoderKL, or `config` is another model's.
     """
     latent = single_shape(source, 'post_quant_conv.weight', 4, 'AutoencoderKL')[0]
     first, channels, _, _ = single_shape(source, 'encoder.conv_in.weight', 4, 'AutoencoderKL')
@@ -65,21 +65,24 @@ def fields(source: Source, config: dict[str, Any]) -> dict[str, Any]:
     if sorted(widths) != list(range(len(widths))) or not widths or widths[0] != first:
         raise UserError(f'{source.path} does not hold all levels of an AutoencoderKL encoder; '
                         'fetch it again.')
-    module_fields = {
-        'widths': tuple(widths[level] for level in sorted(widths)),
-        'layers': 1 + max(int(match[2]) for match in found),
-        'image_channels': channels, 'latent_channels': latent,
-        'groups': config.get('norm_num_groups', AutoencoderKL.groups),
-        'scale': config.get('scaling_factor', AutoencoderKL.scale),
-    }
-    groups, scale = module_fields['groups'], module_fields['scale']
-    if not isinstance(groups, int) or groups < 1 or any(w % groups for w in widths.values()):
+    order = tuple(widths[level] for level in sorted(widths))
+    depth = 1 + max(int(match[2]) for match in found)
+    groups = config.get('norm_num_groups', AutoencoderKL.groups)
+    if type(groups) is not int or groups < 1 or any(width % groups for width in order):
         raise UserError(f'{source.path}: {groups!r} norm groups do not divide its widths; put a '
                         'config.json with the right "norm_num_groups" beside it.')
-    if not isinstance(scale, float) or scale <= 0:
-        raise UserError(f'the config.json beside {source.path} gives {scale!r} as '
-                        '"scaling_factor", which is no positive number; correct it.')
-    return module_fields
+    agree(source, config, {
+        'block_out_channels': [order], 'layers_per_block': [depth], 'in_channels': [channels],
+        'out_channels': [channels], 'latent_channels': [latent], 'act_fn': ['silu', 'swish'],
+        'down_block_types': [('DownEncoderBlock2D',) * len(order)],
+        'up_block_types': [('UpDecoderBlock2D',) * len(order)],
+        'shift_factor': [None, 0], 'latents_mean': [None], 'latents_std': [None],
+    })
+    return {
+        'widths': order, 'layers': depth, 'image_channels': channels, 'latent_channels': latent,
+        'groups': groups,
+        'scale': float(number(source, config, 'scaling_factor', AutoencoderKL.scale)),
+    }
 
 
 def shapes(module_fields: dict[str, Any]) -> Any:

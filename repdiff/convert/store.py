@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from repdiff.convert import dinov2, dit, engine, hub, sd_vae, weights
+from repdiff.convert import dinov2, dit, engine, hub, inception, sd_vae, weights
 from repdiff.errors import UserError
 from repdiff.files import write_json
 
-KINDS: dict[str, ModuleType] = {'dinov2': dinov2, 'sd_vae': sd_vae, 'dit': dit}
+KINDS: dict[str, ModuleType] = {
+    'dinov2': dinov2, 'sd_vae': sd_vae, 'dit': dit, 'inception': inception}
 INFO = 'convert.json'
 PARAMS = 'params'
 

@@ -22,6 +22,8 @@ SAFE_TORCH = (2, 10)
 FLOATS = ('F64', 'F32', 'F16', 'BF16')
 # Where training scripts keep the weights of the file they save, in order of preference.
 NESTED = ('ema', 'model', 'state_dict')
+# Batch norms count their training steps in whole numbers, which no network needs.
+COUNTER = '.num_batches_tracked'
 
 
 class Weights:
@@ -83,7 +85,7 @@ def _safetensors(path: Path) -> Iterator[Weights]:
         raise UserError(f'{path} is not a whole safetensors file ({error}); fetch it '
                         'again.') from None
     with file:
-        slices = {name: file.get_slice(name) for name in file.keys()}
+        slices = {name: file.get_slice(name) for name in file.keys() if not name.endswith(COUNTER)}
         for name, part in slices.items():
             if part.get_dtype() not in FLOATS:
                 raise UserError(f'{path}: {name} holds {part.get_dtype()} numbers, but weights '
@@ -138,7 +140,7 @@ def _state(path: Path, loaded: Any, tensor: type) -> dict[str, Any]:
         if isinstance(state, dict) and state and all(
                 isinstance(name, str) and isinstance(value, tensor)
                 for name, value in state.items()):
-            return state
+            return {name: value for name, value in state.items() if not name.endswith(COUNTER)}
     raise UserError(f'{path} holds no table of named tensors, at its top or under '
                     f'{", ".join(NESTED)}; pass a file with a model\'s state dict.')
 

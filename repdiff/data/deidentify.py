@@ -11,7 +11,7 @@ from pathlib import Path
 
 from repdiff.data.slices import Skipped, Slice
 from repdiff.errors import UserError, check_writable
-from repdiff.files import write_atomic, write_json
+from repdiff.files import write_atomic
 
 _MIN_SALT_BYTES = 16
 _DIGITS = 16  # 64 bits: a collision among a million names has odds of 3e-8
@@ -45,6 +45,23 @@ class Hasher:
         return f'{kind}-{digest[:_DIGITS]}'
 
 
+def hidden(kind: str, name: str, hasher: Hasher | None) -> str:
+    """A name as the data set holds it; without a hasher it is kept."""
+    return name if hasher is None else hasher.name(kind, name)
+
+
+class HiddenError(UserError):
+    """A UserError with hidden names, for one that finds a name which the reader of it must know.
+
+    Attributes:
+      raw: hidden name -> raw name, for the private table.
+    """
+
+    def __init__(self, message: str, raw: dict[str, str] | None = None):
+        super().__init__(message)
+        self.raw = raw or {}
+
+
 def read_salt(path: str | os.PathLike, *, outside: str | os.PathLike) -> bytes:
     """Reads the salt file, or makes a random one that only its owner can read.
 
@@ -60,8 +77,7 @@ def read_salt(path: str | os.PathLike, *, outside: str | os.PathLike) -> bytes:
     _check_outside(path, outside, 'salt file')
     if not path.exists():
         check_writable(path, 'salt file')
-        write_atomic(path, secrets.token_hex(32) + '\n')
-        os.chmod(path, 0o600)
+        write_atomic(path, secrets.token_hex(32) + '\n', mode=0o600)
     try:
         salt = path.read_bytes().strip()
     except OSError as error:
@@ -147,8 +163,7 @@ def write_mapping(
     """
     path = Path(path)
     _check_outside(path, outside, 'private mapping')
-    write_json(path, names)
-    os.chmod(path, 0o600)
+    write_atomic(path, json.dumps(names, indent=2) + '\n', mode=0o600)
 
 
 def _check_outside(path: Path, directory: str | os.PathLike, what: str) -> None:

@@ -15,6 +15,7 @@ from repdiff.errors import UserError
 
 Note = Callable[[str, str], None]  # (source, remark): what a reader kept but the report should say
 
+REPEATED = 'repeats the image of another file, by its SOPInstanceUID.'
 _MAX_FILE = 4 << 30  # bytes; a file is held in memory while its frames are read
 _TILT = 0.5  # degrees; below is rounding
 _TAGS = (
@@ -25,11 +26,12 @@ _TAGS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """One file of a series.
+class Header:
+    """What is to be known of a file before its pixels are read.
 
     Attributes:
       path: where it lies.
+      series: its SeriesInstanceUID, or its directory where it has none.
       name: its SOPInstanceUID, or its path below the root where it has none.
       position: first image position, (3,) mm, or None.
       normal: of the first slice, to the head, (3,), or None.
@@ -39,6 +41,7 @@ class Entry:
     """
 
     path: Path
+    series: str
     name: str
     position: np.ndarray | None
     normal: np.ndarray | None
@@ -51,7 +54,7 @@ class Entry:
 class Series:
     """The files of one series, from foot to head: the unit of parallel work, cheap to pickle."""
 
-    entries: tuple[Entry, ...]
+    files: tuple[Header, ...]
 
 
 def is_dicom(path: str | os.PathLike) -> bool:
@@ -83,49 +86,58 @@ def read(
     Raises:
       UserError: pydicom is not installed.
     """
-    for item in scan(paths, root=root, note=note):
+    for item in group(headers(paths, root=root), note=note):
         if isinstance(item, Skipped):
             yield item
         else:
             yield from read_series(item, note=note)
 
 
-def scan(
-    paths: Iterable[str | os.PathLike], *, root: str | os.PathLike, note: Note
-) -> Iterator[Series | Skipped]:
-    """Reads headers only and groups the files by series; arguments as of `read`.
+def headers(
+    paths: Iterable[str | os.PathLike], *, root: str | os.PathLike
+) -> Iterator[Header | Skipped]:
+    """Reads headers only, of one file after the other; arguments as of `read`."""
+    for path in map(Path, paths):
+        try:
+            yield _header(path, Path(root))
+        except Refused as refusal:
+            yield Skipped(str(path), f'{refusal}.')
+
+
+def group(found: Iterable[Header | Skipped], *, note: Note) -> Iterator[Series | Skipped]:
+    """Groups headers by series; a file that repeats the image of an earlier one is left out.
 
     One remark names the first file whose header does not say whether text is burned in, for all.
     """
-    groups: dict[str, list[Entry]] = {}
-    seen: dict[str, Path] = {}
-    for path in map(Path, paths):
-        try:
-            key, entry = _entry(path, Path(root))
-            if entry.name in seen:
-                raise Refused('repeats the image of another file, by its SOPInstanceUID')
-        except Refused as refusal:
-            yield Skipped(str(path), f'{refusal}.')
-            continue
-        seen[entry.name] = path
-        groups.setdefault(key, []).append(entry)
-    untold = [str(entry.path) for entries in groups.values() for entry in entries if not entry.told]
+    groups: dict[str, list[Header]] = {}
+    seen: set[str] = set()
+    untold: list[Path] = []
+    for header in found:
+        if isinstance(header, Skipped):
+            yield header
+        elif header.name in seen:
+            yield Skipped(str(header.path), REPEATED)
+        else:
+            seen.add(header.name)
+            groups.setdefault(header.series, []).append(header)
+            if not header.told:
+                untold.append(header.path)
     if untold:
-        note(untold[0], f'does not say whether text is burned in ({len(untold):,} DICOM files in '
-             'all): look at the contact sheet for burned-in text')
-    for entries in groups.values():
-        entries.sort(key=lambda entry: (entry.along, entry.name))
-        _note_tilt(entries, note)
-        yield Series(tuple(entries))
+        note(str(untold[0]), f'does not say whether text is burned in ({len(untold):,} DICOM files '
+             'in all): look at the contact sheet for burned-in text')
+    for files in groups.values():
+        files.sort(key=lambda header: (header.along, header.name))
+        _note_tilt(files, note)
+        yield Series(tuple(files))
 
 
 def read_series(series: Series, *, note: Note) -> Iterator[Slice | Skipped]:
     """Reads the slices of one series, one file in memory at a time; arguments as of `read`."""
-    for entry in series.entries:
+    for header in series.files:
         try:
-            yield from _slices(entry, note)
+            yield from _slices(header, note)
         except Refused as refusal:
-            yield Skipped(str(entry.path), f'{refusal}.')
+            yield Skipped(str(header.path), f'{refusal}.')
 
 
 def _pydicom() -> Any:
@@ -163,7 +175,7 @@ def _has_preamble(path: Path) -> bool:
         return file.read(132)[128:] == b'DICM'
 
 
-def _entry(path: Path, root: Path) -> tuple[str, Entry]:
+def _header(path: Path, root: Path) -> Header:
     dataset = _open(path, stop_before_pixels=True, specific_tags=list(_TAGS))
     with library_may_fail('has a damaged header'):
         name = str(dataset.get('SOPInstanceUID') or os.path.relpath(path, root))
@@ -176,13 +188,13 @@ def _entry(path: Path, root: Path) -> tuple[str, Entry]:
             along = float(position @ normal)
         tilt = float(dataset.get('GantryDetectorTilt') or 0)
         told = bool(dataset.get('BurnedInAnnotation'))
-    return series, Entry(path, name, position, normal, along, tilt, told)
+    return Header(path, series, name, position, normal, along, tilt, told)
 
 
-def _note_tilt(entries: Sequence[Entry], note: Note) -> None:
+def _note_tilt(files: Sequence[Header], note: Note) -> None:
     """Notes tilt once a series: as the scanner wrote it, or as slices that shift sideways."""
-    tilt = max((abs(entry.tilt) for entry in entries), default=0)
-    first, last = entries[0], entries[-1]
+    tilt = max((abs(header.tilt) for header in files), default=0)
+    first, last = files[0], files[-1]
     if first.position is not None and last.position is not None and first.normal is not None:
         step = last.position - first.position
         length = np.linalg.norm(step)
@@ -193,14 +205,14 @@ def _note_tilt(entries: Sequence[Entry], note: Note) -> None:
         note(str(first.path), f'gantry tilt of {tilt:.1f} degrees; slices are kept as acquired')
 
 
-def _slices(entry: Entry, note: Note) -> Iterator[Slice | Skipped]:
-    source = str(entry.path)
-    dataset = _open(entry.path)
+def _slices(header: Header, note: Note) -> Iterator[Slice | Skipped]:
+    source = str(header.path)
+    dataset = _open(header.path)
     with library_may_fail('has a damaged header'):
         dicom_tags.check_kind(dataset)
         form = dicom_pixels.encoding(dataset)
         planes = [dicom_tags.plane(dataset, frame) for frame in range(form.frames)]
-        patient = _patient(dataset, entry.path, note)
+        patient = _patient(dataset, header.path, note)
         facility = str(dataset.get('InstitutionName') or '').strip()
     if any(plane.position is None for plane in planes):
         note(source, 'no ImagePositionPatient; slices are in the order of their numbers')
@@ -219,7 +231,7 @@ def _slices(entry: Entry, note: Note) -> Iterator[Slice | Skipped]:
         if remark:
             note(source, remark)
         yield Slice(
-            id=entry.name if form.frames == 1 else f'{entry.name}#{plane.frame + 1}',
+            id=header.name if form.frames == 1 else f'{header.name}#{plane.frame + 1}',
             patient=patient,
             facility=facility,
             pixels=dicom_tags.to_display(hu, plane.orientation),

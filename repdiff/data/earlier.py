@@ -11,18 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repdiff.data import labels, records, splits
-from repdiff.data.deidentify import Hasher
-from repdiff.data.jobs import Record, below
+from repdiff.data.deidentify import Hasher, hidden
+from repdiff.data.jobs import below
 from repdiff.data.settings import DataSettings
+from repdiff.data.work import Record
 from repdiff.errors import UserError
 
 MEMORY = 'sources.json'
 _FREE = ('name', 'source', 'files', 'labels')  # settings that may change from run to run
-
-
-def hidden(kind: str, name: str, hasher: Hasher | None) -> str:
-    """A name as the data set holds it."""
-    return name if hasher is None else hasher.name(kind, name)
 
 
 def _key(settings: DataSettings, hasher: Hasher | None) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from repdiff.data import label_formats, rule
+from repdiff.data import label_formats, rule, windows
 from repdiff.data.slices import Slice
 from repdiff.errors import UserError
 
@@ -226,9 +226,9 @@ def _build(
             raise UserError(f'{at} has an empty {columns.key or columns.patient!r}; fill it in.')
         for name in (row.key, *cells.get(label_formats.ALIASES, '').split('\t')):
             if name and table.setdefault(name, row) is not row:
-                # A patient's name stays out of messages, which end up in logs.
-                what = repr(name) if columns.key else f'the patient of row {first[name]}'
-                raise UserError(f'{at} repeats {what}; keep one row for each.')
+                # By number: the name may be a person's.
+                raise UserError(f'{at} repeats the name of row {first[name]}; keep one row for '
+                                'each.')
             first[name] = number
     if not table:
         raise UserError(f'label file {source!r} has no rows below its header.')
@@ -260,6 +260,13 @@ def _row(
     split = cells[columns.split].lower() if columns.split else ''
     if split not in _SPLITS:
         raise UserError(f'{at} has split {split!r}; use pretrain, train, valid or test.')
+    window = cells[columns.window] if columns.window else ''
+    if window:
+        try:
+            windows.parse(window)
+        except UserError:  # without the cell: another column may hold a name
+            raise UserError(f'{at} has no window such as brain or 40/80 in {columns.window!r}; '
+                            'mend it, or leave it empty.') from None
     values = [_binary(at, name, cells[name]) for name in markers]
     key = cells[columns.key or columns.patient].replace('\\', '/').removeprefix('./')
     return Row(
@@ -269,7 +276,7 @@ def _row(
         patient=cells[columns.patient] if columns.patient else '',
         facility=cells[columns.facility] if columns.facility else '',
         split=_SPLITS[split],
-        window=cells[columns.window] if columns.window else '',
+        window=window,
     )
 
 

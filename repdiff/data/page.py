@@ -14,6 +14,7 @@ from repdiff.data.spool import Spool
 
 _SHOWN = 24  # pictures of a contact sheet
 _COUNTED = 200  # pictures that a histogram is taken of
+_BIN = 4  # greys of a histogram's bin
 _THUMB = 112  # pixels a side
 
 Pair = tuple[np.ndarray, np.ndarray]  # (S, S, C) uint8 before and after
@@ -38,9 +39,9 @@ def render(spool: Spool, where: Sequence[str | None], info: Mapping[str, Any],
     sheets = [(f'{split} · {names[label + 1]}', len(groups[split, label]),
                sheet([_picture(spool, index) for index in _spread(groups[split, label], _SHOWN)]))
               for split in used for label in labels if groups[split, label]]
-    histograms = [(split, [(names[label + 1], _polyline(
-        [_picture(spool, index) for index in _spread(groups[split, label], _COUNTED)]))
-        for label in labels if groups[split, label]]) for split in used]
+    histograms = [(split, _plot([(names[label + 1], _grey(spool, groups[split, label]))
+                                 for label in labels if groups[split, label]])) for split in used]
+    patients = _by(spool, where, lambda record: record.patient, used, labels)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('repdiff', 'data'), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -50,7 +51,9 @@ def render(spool: Spool, where: Sequence[str | None], info: Mapping[str, Any],
         splits=[_row(split, spool, [i for i, place in enumerate(where) if place == split], labels)
                 for split in used],
         facilities=_by(spool, where, lambda record: record.facility or 'unknown', used, labels),
-        patients=_by(spool, where, lambda record: record.patient, used, labels), used=used,
+        used=used, patient_count=len(patients),
+        # One image each, as of a data set without patients: the table would be the images again.
+        patients=patients if len(patients) < sum(map(len, groups.values())) else [],
         reasons=Counter(item['reason'] for item in info['skipped']).most_common(),
         before_after=sheet([picture for pair in pairs for picture in pair], 8) if pairs else '',
     )
@@ -111,14 +114,21 @@ def _thumb(picture: np.ndarray) -> np.ndarray:
     return head.resize(np.ascontiguousarray(planes), _THUMB, 'grey')
 
 
-def _polyline(pictures: Sequence[np.ndarray]) -> dict[str, Any]:
-    """The histogram of grey above black as points of an SVG, and the share of black."""
+def _grey(spool: Spool, members: Sequence[int]) -> np.ndarray:
+    """The share of pixels of each grey, (256,), in some of the members."""
     counts = np.zeros(256)
-    for picture in pictures:
-        counts += np.bincount(picture.reshape(-1), minlength=256)
-    grey = np.add.reduceat(counts, [1, *range(4, 256, 4)])          # (64,)
+    for index in _spread(members, _COUNTED):
+        counts += np.bincount(_picture(spool, index).reshape(-1), minlength=256)
+    return counts / counts.sum()
+
+
+def _plot(shares: Sequence[tuple[str, np.ndarray]]) -> dict[str, Any]:
+    """What the template draws: a curve a class over 0 to 256 across and 0 to 1 up, and the axis."""
+    bins = [np.add.reduceat(share, [1, *range(_BIN, 256, _BIN)]) for _, share in shares]
     # The ends hold what lies outside the window: the height is that of the middle.
-    top = max(grey[2:-2].max(), 1)
-    points = ' '.join(f'{4 * place + 2},{100 - 96 * min(value / top, 1):.1f}'
-                      for place, value in enumerate(grey))
-    return {'points': points, 'black': counts[0] / counts.sum()}
+    top = max(max(grey[2:-2].max() for grey in bins), 1e-6)
+    return {'top': top, 'curves': [
+        {'name': name, 'black': share[0], 'points': ' '.join(
+            f'{_BIN * (place + 0.5):g},{1 - min(value / top, 1):.3f}'
+            for place, value in enumerate(grey))}
+        for (name, share), grey in zip(shares, bins, strict=True)]}

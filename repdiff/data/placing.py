@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from repdiff.data import splits
-from repdiff.data.deidentify import Hasher
-from repdiff.data.jobs import Record
+from repdiff.data.deidentify import Hasher, hidden
 from repdiff.data.settings import SIMULATED, TFDS, DataSettings
 from repdiff.data.slices import Skipped
+from repdiff.data.work import Record, shown
 
 
 def place(found: Sequence[Record], settings: DataSettings, hasher: Hasher | None,
@@ -60,16 +60,12 @@ def _fixed(found: Sequence[Record], settings: DataSettings, hasher: Hasher | Non
         return {record.patient: record.split for record in found if record.split != 'train'}
     if not settings.downstream_facilities:
         return {}
-    pretrain, downstream = settings.pretrain_facilities, settings.downstream_facilities
-    # Compared by their raw names, so that an error can list those that there are.
-    raw = {name if hasher is None else hasher.name('facility', name): name
-           for name in (*pretrain, *downstream)}
-    for record in found:
-        raw[record.facility] = record.raw.get(record.facility) or raw.get(
-            record.facility, record.facility)
-    roles = splits.roles((raw[record.facility] for record in found), pretrain, downstream)
-    role = [roles[raw[record.facility]] for record in found]
-    splits.check_patients((record.patient, each, record.source)
+    # Names are hidden on both sides, so that no error shows one.
+    pretrain, downstream = ([hidden('facility', name, hasher) for name in names] for names in (
+        settings.pretrain_facilities, settings.downstream_facilities))
+    roles = splits.roles((record.facility for record in found), pretrain, downstream)
+    role = [roles[record.facility] for record in found]
+    splits.check_patients((record.patient, each, shown(record.source, hasher))
                           for record, each in zip(found, role, strict=True))
     return {record.patient: each for record, each in zip(found, role, strict=True)
             if each == 'pretrain'}

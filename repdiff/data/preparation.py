@@ -1,34 +1,40 @@
 """From a source to a data set on disk: read in parallel, split, check, write."""
 
+import contextlib
 import dataclasses
 import hashlib
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from repdiff.data import (deidentify, earlier, jobs, labels, named, page, phantom, pictures, placing,
-                          records, splits, tables, windows, workers)
-from repdiff.data.jobs import Context, Job, Note, Record
+import numpy as np
+
+from repdiff.data import (deidentify, dicom, earlier, jobs, labels, named, page, phantom, placing,
+                          records, splits, tables, windows, work)
+from repdiff.data.jobs import Job
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.data.slices import SPLITS, Skipped
 from repdiff.data.spool import Spool
+from repdiff.data.work import Context, Note, Record
+from repdiff.data.workers import Workers
 from repdiff.errors import UserError, check_writable
 from repdiff.progress import Progress
 
-
 _OF_DICOM = ('.dcm', '.ima')  # a file of these names that is no DICOM is damaged
-_REPEATED = 'repeats the image of another file, by its SOPInstanceUID.'  # as `dicom.scan` says
-_DIED = 'ended the process that read it, or its neighbours; there may be too little memory.'
+_HIDDEN = re.compile(r"'(?:file|patient|facility)-[0-9a-f]{16}'")  # as `Hasher.name` makes them
+_FEW = 4  # jobs that are sooner done than a process is started
+_PREVIEWS = 48  # slices shown before and after
 
 
 def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int, preview: bool,
             salt: bytes | None, earlier_at: Path | None, mapping: Path | None) -> records.Dataset:
-    """Prepares a data set at `out`, whole or not at all, with its page where the source is files.
+    """Prepares a data set at `out`, whole or not at all, with its page unless it is simulated.
 
     Args:
       strict: makes the first file or slice that cannot be used an error; files of another kind,
         such as a README, are left out all the same.
-      processes: how many read the source.
+      processes: how many read the source; with 1, a file whose reading hangs is waited for.
       preview: shows slices before and after on the page.
       salt: of the hashes that hide names; None where `settings.deidentify` is False.
       earlier_at: a data set of the same settings: its patients keep their splits, and files that
@@ -42,11 +48,13 @@ def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int, 
     check_writable(out, 'data set')
     if mapping is not None:
         deidentify.read_mapping(mapping)
-    with tempfile.TemporaryFile(dir=out.parent) as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile(dir=out.parent))
         made = _Preparation(settings, salt, Spool(file), strict)
+        made.team = stack.enter_context(Workers(made.context, processes))
         try:
             made.begin(earlier_at)
-            made.read(processes)
+            made.read()
             dataset = made.write(out, preview)
         except UserError as error:
             told = made.told(error)
@@ -68,6 +76,8 @@ class _Preparation:
         self.root = jobs.root_of(settings.source)
         self.paths = jobs.files_of(settings) if self.of_files else []
         self.table = tables.read(settings) if self.of_files else None
+        self.context = Context(settings, self.table, self.hasher)
+        self.team: Workers | None = None
         self.earlier: earlier.Earlier | None = None
         self.jobs: list[Job] = []
         self.skipped: list[Skipped] = []
@@ -83,12 +93,12 @@ class _Preparation:
             self.jobs = list(jobs.simulated_jobs(self.settings.simulated))
             return
         if not self.of_files:
-            self.jobs = list(jobs.named_jobs(self.settings.source))
+            self.jobs = list(jobs.named_jobs(named.sizes(self.settings.source)))
             return
         tables.check(self.settings, self.table, self.paths)
         self.earlier = earlier.load(earlier_at, self.settings, self.hasher, self.table)
         unread = [path for path in self.paths if not self._reuse(path)]
-        for each in jobs.file_jobs(unread, self.root, self._note):
+        for each in jobs.file_jobs(unread, self.root, self._note, self.team):
             if isinstance(each, Job):
                 self.jobs.append(each)
                 continue
@@ -97,6 +107,9 @@ class _Preparation:
                 self._leave_out(item)
             else:  # a file of another kind, such as a README, is no trouble
                 self.skipped.append(item)
+
+    def _shown(self, source: str) -> str:
+        return work.shown(source, self.hasher)
 
     def _reuse(self, path: Path) -> bool:
         known = self.earlier.reuse(path, self.root) if self.earlier else None
@@ -112,7 +125,7 @@ class _Preparation:
         """Lists a file, or a slice of one, that cannot be used; where strict, that is an error."""
         self.skipped.append(item)
         if self.strict:
-            raise UserError(f'file {item.source!r} {deidentify.scrub(item.reason)}')
+            raise UserError(f'file {self._shown(item.source)!r} {deidentify.scrub(item.reason)}')
 
     def _add(self, record: Record) -> None:
         other = self._names.setdefault(record.id, record.source)
@@ -122,32 +135,33 @@ class _Preparation:
                 # The scan for repeated images does not see the files that are not read again.
                 if record.source not in self._repeated:
                     self._repeated.add(record.source)
-                    self._leave_out(Skipped(record.source, _REPEATED))
+                    self._leave_out(Skipped(record.source, dicom.REPEATED))
                 return
-            raise UserError(f'files {other!r} and {record.source!r} give the same image name '
-                            f'{record.id!r}; rename or remove one.')
+            raise UserError(f'files {self._shown(other)!r} and {self._shown(record.source)!r} give '
+                            f'the same image name {record.id!r}; rename or remove one.')
         self.spool.add(record)
 
-    def read(self, processes: int) -> None:
+    def read(self) -> None:
         """Does all jobs: records to the spool, what is left out and remarks to their lists."""
         progress = Progress(sum(job.size for job in self.jobs), f'preparing {self.settings.name}',
                             'files' if self.of_files else 'images')
-        context = Context(self.settings, self.table, self.hasher)
-        for job, results in workers.run(jobs.do, self.jobs, context, processes):
-            if results is None:
-                results = [Skipped(jobs.below(str(path), self.root), _DIED)
-                           for path in jobs.files_in(job)]
+        # No file can hang the few made-up images, which are done before a process has started.
+        here = not self.of_files and len(self.jobs) <= _FEW
+        team = Workers(self.context, 1) if here else self.team
+        for job, results in jobs.done(work.do, self.jobs, team):
             for item in results:
                 if isinstance(item, Record):
                     self._add(item)
                 elif isinstance(item, Note):
                     self.notes.append(item)
                 else:
-                    self._leave_out(item)
+                    self._leave_out(dataclasses.replace(
+                        item, source=jobs.below(item.source, self.root)))
             progress.update(job.size)
         if not self.spool.records:
-            why = (f'; file {self.skipped[0].source!r} {deidentify.scrub(self.skipped[0].reason)}'
-                   if self.skipped else '.')
+            first = self.skipped[0] if self.skipped else None
+            why = (f'; file {self._shown(first.source)!r} {deidentify.scrub(first.reason)}'
+                   if first else '.')
             raise UserError(f'source {self.settings.source!r} gives no image at all{why}')
 
     def write(self, out: Path, preview: bool) -> records.Dataset:
@@ -159,7 +173,7 @@ class _Preparation:
         where, left_out = placing.place(found, self.settings, self.hasher, kept)
         for item in left_out:
             self._leave_out(item)
-        _check(found, where, classes)
+        self._check(where, classes)
         info = _info(self.settings, self.spool, where, classes, markers, self.hasher)
         info['skipped'] = [_hidden(item.source, 'reason', item.reason, self.hasher)
                            for item in self.skipped]
@@ -168,53 +182,66 @@ class _Preparation:
         beside: dict[str, str] = {}
         if self.of_files:
             info['notes'] += self.earlier.remarks(self.reused) if self.earlier else []
-            of_rows = {earlier.hidden('row', row.key, self.hasher): row.window
+            of_rows = {deidentify.hidden('row', row.key, self.hasher): row.window
                        for row in dict.fromkeys(self.table.rows.values()) if row.window}
             beside[earlier.MEMORY] = earlier.memory(
                 self.settings, self.paths, self.root, found, where,
                 {item.source for item in self.skipped}, of_rows, self.hasher)
-            pairs = list(jobs.previews(
-                self.paths, Context(self.settings, self.table, self.hasher),
-                {item.source for item in self.skipped})) if preview else []
+        if self.settings.source != SIMULATED:
+            pairs = list(self._previews()) if preview else []
             beside['prepare.html'] = page.render(self.spool, where, info, pairs)
         chosen = {name: _stored(self.spool, where, name) for name in SPLITS if name in where}
         return records.write(chosen, out, info, beside)
 
-    def told(self, error: UserError) -> UserError:
-        """The error as it may be printed: medical files by their hashes, where names are hidden.
+    def _previews(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Slices of jobs, evenly spaced, before and after; none of a file with a part left out."""
+        troubled = {item.source for item in self.skipped}
+        if self.of_files:
+            kept = [path for path in self.paths if jobs.below(str(path), self.root) not in troubled]
+        else:
+            kept = list(jobs.named_jobs(named.sizes(self.settings.source)))
+        shown = [kept[round(place)]
+                 for place in np.linspace(0, len(kept) - 1, min(_PREVIEWS, len(kept)))]
+        if self.of_files:
+            shown = [job for path in shown for job in jobs.file_jobs(
+                [path], self.root, lambda *remark: None, self.team) if isinstance(job, Job)]
+        for _, pairs in jobs.done(work.preview, shown, self.team):
+            yield from (pair for pair in pairs if not isinstance(pair, Skipped))
 
-        Pictures are named as the label file, which says whose they are, names them.
-        """
-        if self.hasher is None:
+    def told(self, error: UserError) -> UserError:
+        """The error as it is printed: where it has hidden names, it says what tells whose."""
+        if self.hasher is None or not _HIDDEN.search(str(error)):
             return error
-        words = str(error)
-        for path in self.paths:
-            source = jobs.below(str(path), self.root)
-            if repr(source) in words and not pictures.is_picture(path):
-                hidden = self.hasher.name('file', source)
-                words = words.replace(repr(source), repr(hidden))
-                self._told[hidden] = source
-        if not self._told:
-            return error
-        return UserError(f'{words.removesuffix(".")} (repdiff.prepare --mapping tells which).')
+        self._told |= getattr(error, 'raw', {})
+        return UserError(f'{str(error).removesuffix(".")} (repdiff.prepare --mapping tells which).')
 
     def write_mapping(self, path: Path, out: Path) -> None:
         """Adds what the hidden names stand for to the owner's private table."""
         names = deidentify.read_mapping(path)
         names |= self._told
-        names |= {earlier.hidden('facility', facility, self.hasher): facility
-                  for facility in windows.parse_facilities(self.settings.window)
+        names |= {deidentify.hidden('facility', facility, self.hasher): facility
+                  for facility in (*self.settings.pretrain_facilities,
+                                   *self.settings.downstream_facilities,
+                                   *windows.parse_facilities(self.settings.window))
                   if facility != windows.OTHERS}
         for record in self.spool.records:
             names |= record.raw
-        for source in {*(record.source for record in self.spool.records),
+        for source in {*(jobs.below(str(path), self.root) for path in self.paths),
                        *(item.source for item in (*self.skipped, *self.notes))}:
-            names[earlier.hidden('file', source, self.hasher)] = source
+            names[deidentify.hidden('file', source, self.hasher)] = source
         deidentify.write_mapping(path, names, outside=out)
+
+    def _check(self, where: Sequence[str | None], classes: Sequence[str]) -> None:
+        """No patient, no content in two splits, and examples of each class in the labelled ones."""
+        kept = [(record, self._shown(record.source), place)
+                for record, place in zip(self.spool.records, where, strict=True) if place]
+        splits.check_patients((record.patient, place, name) for record, name, place in kept)
+        splits.check_pixels((name, record.content, place) for record, name, place in kept)
+        splits.check_classes(((record.label, place) for record, _, place in kept), classes)
 
     def _note_lost_rows(self) -> None:
         rows = {row.key for row in self.table.rows.values()} if self.table else set()
-        lost = len({earlier.hidden('row', key, self.hasher) for key in rows}
+        lost = len({deidentify.hidden('row', key, self.hasher) for key in rows}
                    - {record.row for record in self.spool.records})
         if lost:
             self.notes.append(Note('', f'of {len(rows)} rows of the label file, {lost} have no '
@@ -236,14 +263,6 @@ def _meaning(settings: DataSettings, table: labels.Table | None) \
     return tuple(feature.names), ()
 
 
-def _check(found: Sequence[Record], where: Sequence[str | None], classes: Sequence[str]) -> None:
-    """No patient and no content in two splits, and examples of each class in the labelled ones."""
-    kept = [(record, place) for record, place in zip(found, where, strict=True) if place]
-    splits.check_patients((record.patient, place, record.source) for record, place in kept)
-    splits.check_pixels((record.source, record.content, place) for record, place in kept)
-    splits.check_classes(((record.label, place) for record, place in kept), classes)
-
-
 def _info(settings: DataSettings, spool: Spool, where: Sequence[str | None],
           classes: Sequence[str], markers: Sequence[str],
           hasher: deidentify.Hasher | None) -> dict:
@@ -256,7 +275,7 @@ def _info(settings: DataSettings, spool: Spool, where: Sequence[str | None],
     shown = {key: made[key] for key in ('label_format', 'label', 'window', 'head_mask', 'crop',
                                         'fractions', 'seed', 'deidentify', 'simulated')}
     shown['window'] = windows.rename(
-        settings.window, lambda facility: earlier.hidden('facility', facility, hasher))
+        settings.window, lambda facility: deidentify.hidden('facility', facility, hasher))
     return {
         'name': settings.name,
         'simulated': settings.source == SIMULATED,

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from typing import BinaryIO
 
-from repdiff.data.jobs import Record
+from repdiff.data.work import Record
 
 
 class Spool:

@@ -62,17 +62,17 @@ def parse_facilities(text: str) -> dict[str, tuple[Window, ...]]:
     if '=' not in text:
         return {OTHERS: parse(text)}
     mapping: dict[str, tuple[Window, ...]] = {}
-    for entry in text.split(','):
+    for number, entry in enumerate(text.split(','), 1):
         facility, equals, windows = entry.rpartition('=')
         facility = facility.strip()
-        if not equals or not facility or facility in mapping:
+        if not equals or not facility or facility in mapping:  # by number: it may be a name
             raise UserError(
-                f'window entry {entry.strip()!r} should be FACILITY=WINDOW, each facility once.'
+                f'entry {number} of the windows should be FACILITY=WINDOW, each facility once.'
             )
         mapping[facility] = parse(windows)
     if len({len(windows) for windows in mapping.values()}) > 1:
         raise UserError(
-            f'windows {text!r} give facilities different numbers of channels; give all the same.'
+            'the windows give facilities different numbers of channels; give all the same.'
         )
     return mapping
 
@@ -102,8 +102,8 @@ def of_facility(
     if OTHERS in mapping:
         return mapping[OTHERS]
     raise UserError(
-        f'facility {facility!r} has no window (there are: {", ".join(mapping)}); add it, or '
-        f'{OTHERS}=WINDOW for all others.'
+        f'facility {facility!r} has no window (there are: {", ".join(map(repr, mapping))}); add '
+        f'it, or {OTHERS}=WINDOW for all others.'
     )
 
 

@@ -2,12 +2,16 @@
 
 Never one frozen sample: a new z0 is drawn at every visit. A mirrored image has its own entry,
 because the VAE's padding is not symmetric.
+
+Each encoder's hash has a directory. Its record files are keyed by image id and pixels, whatever
+split or data set an image is in; a table for each split tells where its latents are.
 """
 
 import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,33 +23,31 @@ import numpy as np
 from repdiff.data import pipeline
 from repdiff.errors import UserError
 from repdiff.files import write_atomic
+from repdiff.latents import store
 from repdiff.latents.vae import Vae
 from repdiff.progress import Progress
 
-SHARD = 256  # images in one file; a build that was killed loses at most these
-
 
 class Latents:
-    """Random access to cached latents, memory-mapped.
+    """Random access to the cached latents of a split, by its table.
 
     `latents[i]` -> dict(moments (2, 2, h, w, c) float32: image and mirror image, each with mean and
     standard deviation; label int32; id (2,) uint32), in the order of the split they were made of.
     """
 
-    def __init__(self, directory: Path, shards: int):
-        self.directory = directory
-        self._moments = [np.load(_file(directory, i, 'moments'), mmap_mode='r')
-                         for i in range(shards)]
-        self._ids, self.labels = (
-            np.concatenate([np.load(_file(directory, i, name)) for i in range(shards)])
-            for name in ('id', 'label'))
+    def __init__(self, table: Path):
+        with np.load(table) as columns:
+            self.labels, self._ids, self._number, self._row = (
+                columns[name] for name in ('label', 'id', 'number', 'row'))
+            paths = [table.parent / str(name) for name in columns['files']]
+            self._files = store.Files(paths, columns['shape'])
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         index = range(len(self))[index]
-        moments = np.array(self._moments[index // SHARD][index % SHARD])
+        moments = self._files.read(self._number[index], self._row[index])
         return {'moments': moments, 'label': self.labels[index], 'id': self._ids[index]}
 
 
@@ -100,30 +102,38 @@ class LatentExamples(pipeline.Examples):
 
 def ensure(split: Sequence[dict[str, Any]], vae: Vae, root: str | os.PathLike, *, name: str,
            fingerprint: str, batch: int) -> Latents:
-    """The latents of `split`, encoded now unless they are in the cache already.
+    """The latents of `split`, of which those that the cache does not have are encoded now.
 
-    Every image id with its latent is kept under a key of the encoder's hash and of the data's
-    `fingerprint`, which covers ids and pixels, so a change of either encodes anew. A build that was
-    killed continues at its first missing file.
+    A latent is kept under the encoder's hash, the image's id and its pixels, so another encoder
+    encodes everything anew, and another image only itself. A build that was killed continues where
+    its last file ended. `fingerprint` spares reading images that the cache has seen.
 
     Args:
       split: examples of dict(image uint8 (H, W, C), label int32, id (2,) uint32).
-      root: the cache's directory; each key has its own directory in it.
+      root: the cache's directory; each encoder has its own directory in it.
       name: the split's name.
-      fingerprint: hash of the data's content.
+      fingerprint: hash of the data's content, labels included.
       batch: images encoded at once.
 
-    Raises: UserError where the images do not fit the VAE or the split is empty.
+    Raises: UserError where the images do not fit the VAE, the split is empty, or the cache is
+      damaged or cannot be written.
     """
     if not len(split):
         raise UserError(f'the split {name!r} has no images to encode.')
-    key = json.dumps([vae.fingerprint(), fingerprint, name, len(split), SHARD])
-    directory = Path(root) / f'{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}'
-    shards = -(-len(split) // SHARD)
-    missing = [i for i in range(shards) if not _file(directory, i, 'moments').exists()]
-    if missing:
-        _build(split, vae, directory, missing, batch)
-    return Latents(directory, shards)
+    seen = hashlib.sha256(json.dumps([fingerprint, len(split)]).encode()).hexdigest()[:16]
+    table = Path(root) / vae.fingerprint()[:16] / f'{name}-{seen}.npz'
+    if not _complete(table):
+        _build(split, vae, table, name, batch)
+    return Latents(table)
+
+
+def _complete(table: Path) -> bool:
+    """Whether the table and every file that it names are there; a damaged table is made again."""
+    try:
+        with np.load(table) as columns:
+            return all((table.parent / str(name)).exists() for name in columns['files'])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return False
 
 
 @jax.jit
@@ -134,36 +144,42 @@ def _encode(vae: Vae, images: jax.Array) -> jax.Array:
     return moments.reshape(2, -1, *moments.shape[1:]).swapaxes(0, 1)  # (B, 2, 2, h, w, c)
 
 
-def _build(split: Sequence[dict[str, Any]], vae: Vae, directory: Path, shards: list[int],
-           batch: int):
-    """Encodes and writes the numbered shards, each of whose files is whole or not there."""
-    vae = jax.device_put(vae)
-    progress = Progress(len(split), 'encoding latents', 'images',
-                        done=len(split) - _images(split, shards))
-    for shard in shards:
-        rows = range(shard * SHARD, min((shard + 1) * SHARD, len(split)))
-        examples = [split[index] for index in rows]
-        moments = []
-        for start in range(0, len(rows), batch):
-            images = np.stack([example['image'] for example in examples[start:start + batch]])
-            # The last batch is filled up, so that one program serves all.
-            padded = np.pad(images, ((0, batch - len(images)), *[(0, 0)] * 3))
-            moments.append(np.asarray(_encode(vae, padded))[:len(images)])
-            progress.update(len(images))
-        for column in ('id', 'label'):
-            _write(_file(directory, shard, column), np.stack([e[column] for e in examples]))
-        _write(_file(directory, shard, 'moments'), np.concatenate(moments))
+def _build(split: Sequence[dict[str, Any]], vae: Vae, table: Path, name: str, batch: int) -> None:
+    """Encodes the images of `split` that the store lacks, then writes its table."""
+    vae, writer = jax.device_put(vae), store.Writer(table.parent)
+    progress = Progress(len(split), f'latents of {name}', 'images')
+    keys, labels, ids, waiting = [], [], [], {}
+    try:
+        for index in range(len(split)):
+            example = split[index]
+            keys.append(store.key(example['image'], example['id']))
+            labels.append(example['label'])
+            ids.append(example['id'])
+            if keys[-1] not in writer.places:
+                waiting[keys[-1]] = example['image']
+            if len(waiting) == batch or (waiting and index == len(split) - 1):
+                writer.add(list(waiting), _moments(vae, np.stack(list(waiting.values())), batch))
+                waiting = {}
+            progress.update()
+    finally:  # an interrupted build keeps what it has
+        writer.close()
+    _write_table(
+        table, [writer.places[key] for key in keys], label=np.stack(labels), id=np.stack(ids),
+        shape=jax.eval_shape(_encode, vae, example['image'][None]).shape[1:],
+    )
 
 
-def _images(split: Sequence[dict[str, Any]], shards: list[int]) -> int:
-    return sum(min((shard + 1) * SHARD, len(split)) - shard * SHARD for shard in shards)
-
-
-def _file(directory: Path, shard: int, column: str) -> Path:
-    return directory / f'{shard:05}.{column}.npy'
-
-
-def _write(path: Path, array: np.ndarray):
+def _write_table(path: Path, places: Sequence[tuple[str, int]], **columns: np.ndarray) -> None:
+    """Where each image's latent is, as (number of one of `files`, row), beside the `columns`."""
+    files = sorted({file for file, _ in places})
+    numbers = {file: number for number, file in enumerate(files)}
     buffer = io.BytesIO()
-    np.save(buffer, array)
+    np.savez(buffer, files=files, number=np.array([numbers[file] for file, _ in places], np.int32),
+             row=np.array([row for _, row in places], np.int32), **columns)
     write_atomic(path, buffer.getbuffer())
+
+
+def _moments(vae: Vae, images: np.ndarray, batch: int) -> np.ndarray:
+    """`_encode` of at most `batch` images, filled up, so that one program serves all."""
+    padded = np.pad(images, ((0, batch - len(images)), *[(0, 0)] * 3))
+    return np.asarray(_encode(vae, padded))[:len(images)]

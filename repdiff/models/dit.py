@@ -38,7 +38,10 @@ class DiT(nn.Module):
     'representation', r being 'tokens' (B, N, Dr) or 'pooled' (B, Dr), Dr = `representation_width`
     or `width`. `mix` keeps SiLU -> Linear at the start of each block without r, as a network
     pre-trained on token r has it once the null r is folded into its biases. `learn_sigma`
-    doubles the output channels. `frequency_shift` is 0 in Meta's code, 1 in diffusers'.
+    doubles the output channels. What diffusers computes otherwise than Meta: `frequency_shift` is
+    0 in Meta's code, 1 in diffusers'; `mlp_epsilon`, of the norm before each MLP, is 1e-6 and 1e-5;
+    positions on another grid than that of training count on as they are (Meta's code has no other
+    grid) or span the training's `base_grid` of tokens a side.
     """
 
     width: int
@@ -53,6 +56,8 @@ class DiT(nn.Module):
     mix: bool = False
     learn_sigma: bool = False
     frequency_shift: int = 0
+    mlp_epsilon: float = layers.NORM_EPS
+    base_grid: int | None = None
     dtype: Any = jnp.float32
     unroll: bool = False
     remat: bool = False
@@ -74,12 +79,13 @@ class DiT(nn.Module):
         r = self._token_r(condition, drop, z_t.shape[0], grid)
         shown = z_t if r is None else jnp.concatenate([z_t, self._decode(r, grid)], -1)
         x = layers.PatchEmbed(self.width, self.patch, self.dtype, name='patch_embed')(shown)
-        x += jnp.asarray(position_table(self.width, grid), self.dtype)  # (B, N, D)
+        x += jnp.asarray(position_table(self.width, grid, self.base_grid), self.dtype)  # (B, N, D)
 
         c = TimeEmbed(self.width, self.frequency_shift, self.dtype, name='t_embed')(t)
         c = nn.silu(self._condition(c, condition, drop))  # (B, D)
         blocks = layers.stack(Block, self.depth, self.unroll, self.remat)(
-            heads=self.heads, mix=self.mix or r is not None, dtype=self.dtype, name='blocks'
+            heads=self.heads, mix=self.mix or r is not None, epsilon=self.mlp_epsilon,
+            dtype=self.dtype, name='blocks',
         )
         x, _ = blocks(x, c, None if r is None else nn.silu(r))
         channels = self.channels * (2 if self.learn_sigma else 1)
@@ -180,6 +186,7 @@ class Block(nn.Module):
 
     heads: int
     mix: bool
+    epsilon: float
     dtype: Any
 
     @nn.compact
@@ -195,7 +202,7 @@ class Block(nn.Module):
         attention = layers.Attention(self.heads, self.dtype, name='attn')
         x = x + gate1[:, None] * attention(layers.modulate(x, shift1, scale1))
         mlp = layers.Mlp(MLP_RATIO * width, True, self.dtype, name='mlp')
-        return x + gate2[:, None] * mlp(layers.modulate(x, shift2, scale2)), None
+        return x + gate2[:, None] * mlp(layers.modulate(x, shift2, scale2, self.epsilon)), None
 
 
 class Final(nn.Module):
@@ -213,9 +220,13 @@ class Final(nn.Module):
 
 
 @functools.cache
-def position_table(width: int, grid: tuple[int, int]) -> np.ndarray:
-    """DiT's fixed 2-D sine-cosine table (N, D), float32: half the width for x, half for y."""
-    rows, columns = (axis.reshape(-1) for axis in np.meshgrid(*map(np.arange, grid), indexing='ij'))
+def position_table(width: int, grid: tuple[int, int], base: int | None = None) -> np.ndarray:
+    """DiT's fixed 2-D sine-cosine table (N, D), float32: half the width for x, half for y.
+
+    Positions count from 0; with `base`, those of each axis are scaled to span `base` tokens.
+    """
+    axes = (np.arange(size) * (1 if base is None else base / size) for size in grid)
+    rows, columns = (axis.reshape(-1) for axis in np.meshgrid(*axes, indexing='ij'))
     frequencies = 10000.0 ** (-np.arange(width // 4) / (width // 4))
     parts = [
         wave(position[:, None] * frequencies)

@@ -45,22 +45,30 @@ def _product_forward(rows: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tup
 def _product_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     rows, kernel = saved
     if kernel.shape[0] <= kernel.shape[1]:
-        return gradient @ kernel.T, rows.T @ gradient
-    # On the CPU a tall rows.T @ gradient takes 1.8 times as long as its transpose; the barrier
+        return gradient @ kernel.T, _outer(rows, gradient)
+    outer = jax.lax.platform_dependent(rows, gradient, cpu=_outer_of_tall, default=_outer)
+    return gradient @ kernel.T, outer
+
+
+def _outer(rows: jax.Array, gradient: jax.Array) -> jax.Array:
+    return rows.T @ gradient
+
+
+def _outer_of_tall(rows: jax.Array, gradient: jax.Array) -> jax.Array:
+    # On a CPU a tall rows.T @ gradient takes 1.8 times as long as its transpose; the barrier
     # keeps XLA from swapping it back.
-    swapped = jax.lax.optimization_barrier(gradient.T @ rows)
-    return gradient @ kernel.T, swapped.T
+    return jax.lax.optimization_barrier(gradient.T @ rows).T
 
 
 _product.defvjp(_product_forward, _product_backward)
 
 
-def normalise(x: jax.Array) -> jax.Array:
+def normalise(x: jax.Array, epsilon: float = NORM_EPS) -> jax.Array:
     """LayerNorm without scale and bias over the last axis, computed and returned in float32."""
     x = x.astype(jnp.float32)
     centred = x - x.mean(-1, keepdims=True)
     variance = jnp.square(centred).mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + NORM_EPS)
+    return centred * jax.lax.rsqrt(variance + epsilon)
 
 
 class LayerNorm(nn.Module):
@@ -75,9 +83,11 @@ class LayerNorm(nn.Module):
         return (normalise(x) * scale + bias).astype(self.dtype)
 
 
-def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+def modulate(
+    x: jax.Array, shift: jax.Array, scale: jax.Array, epsilon: float = NORM_EPS
+) -> jax.Array:
     """adaLN: LayerNorm of x (B, N, D), then a shift and a scale (B, D) per example, in x's dtype."""
-    return (normalise(x) * (1 + scale[:, None]) + shift[:, None]).astype(x.dtype)
+    return (normalise(x, epsilon) * (1 + scale[:, None]) + shift[:, None]).astype(x.dtype)
 
 
 class Attention(nn.Module):
@@ -98,10 +108,54 @@ class Attention(nn.Module):
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Scaled dot-product attention over (B, heads, N, D/heads); the softmax is in float32."""
+    """Scaled dot-product attention over (B, heads, N, D/heads); the softmax is in float32.
+
+    The platform that the program is lowered for chooses: cuDNN's fused kernel on an NVIDIA GPU that
+    has it for these shapes, the plain products on a CPU, `jax.nn`'s own choice elsewhere.
+    """
+    cuda = _attend_cudnn if _has_cudnn(query) else _attend_jax
+    return jax.lax.platform_dependent(
+        query, key, value, cpu=_attend_plain, cuda=cuda, default=_attend_jax
+    )
+
+
+def _attend_plain(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     query = query * query.shape[-1] ** -0.5
     logits = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)
     return jnp.matmul(jax.nn.softmax(logits).astype(value.dtype), value)
+
+
+def _attend_jax(
+    query: jax.Array, key: jax.Array, value: jax.Array, implementation: str | None = None
+) -> jax.Array:
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # (B, N, heads, D/heads)
+    return jax.nn.dot_product_attention(
+        query, key, value, implementation=implementation
+    ).swapaxes(1, 2)
+
+
+def _attend_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    return _attend_jax(query, key, value, 'cudnn')
+
+
+def _has_cudnn(query: jax.Array) -> bool:
+    """Whether cuDNN's fused attention takes these heads: half precision, at most 128 wide, Ampere on.
+
+    Without a GPU in this process JAX cannot trace that kernel, so a program that a CPU machine
+    lowers for CUDA holds `jax.nn`'s.
+    """
+    if query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[-1] % 8:
+        return False
+    return query.shape[-1] <= 128 and _gpu_generation() >= 8
+
+
+@functools.cache
+def _gpu_generation() -> int:
+    """The major compute capability of this process's NVIDIA GPU, 0 without one."""
+    try:
+        return int(jax.local_devices(backend='cuda')[0].compute_capability.split('.')[0])
+    except RuntimeError:
+        return 0
 
 
 class Mlp(nn.Module):

@@ -40,6 +40,11 @@ FIGURES: tuple[tuple[str, str, Draw, str, str], ...] = (
      'Test images whose class is not statistically clear after so many draws. Those left at the '
      'end have spent the whole budget.',
      'No row has its draws counted yet.'),
+    ('early_stop', 'What the early stop saves', trust.early_stop,
+     'Of the test images, the share decided otherwise than by the full budget, against the share of '
+     'its forward passes; numbers are alphas, the bottom is none. Grey: at most an eighth of the '
+     'passes; dotted: one image in a hundred.',
+     'report/early_stop.json is missing; python -m repdiff.early_stop --workdir=DIR makes it.'),
     ('pretraining', 'Pre-training loss', curves.pretraining,
      'Error of the predicted noise with the representation r and without it: the wider the gap, '
      'the more the denoiser reads the answer from r instead of working it out.',

@@ -62,6 +62,40 @@ def draws(run: Run) -> bytes | None:
     return style.png(drawing)
 
 
+def early_stop(run: Run) -> bytes | None:
+    if not run.early_stop:
+        return None
+    colours = style.colours(run)
+    drawing = style.figure(9, 4.2)
+    panels = drawing.subplots(1, len(run.early_stop), sharey=True, squeeze=False)[0]
+    looks = {'fixed': ('equally many draws', ':', 's'),
+             'uncorrected': ('t-tests, looks not corrected for', '--', '^'),
+             'sequential': ('early stop', '-', 'o')}
+    for axes, (name, found) in zip(panels, run.early_stop.items()):
+        least = 0.5 / found['images']  # where none is decided otherwise
+        axes.axvspan(1e-4, 1 / 8, color=style.FAINT, alpha=0.5, linewidth=0)
+        axes.axhline(0.01, color=style.MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
+        for kind, (words, line, marker) in looks.items():
+            points = found['curves'][kind]
+            colour = colours.get(name, style.INK) if kind == 'sequential' else style.MUTED
+            cost = [point['cost'] for point in points]
+            other = [max(1 - point['agreement'], least) for point in points]
+            axes.plot(cost, other, line, color=colour, marker=marker, markersize=4, label=words)
+            if kind == 'sequential':
+                for point, x, y in zip(points, cost, other):
+                    axes.annotate(f'{point["alpha"]:g}', (x, y), (4, 4), fontsize=7,
+                                  textcoords='offset points', color=colour)
+        lowest = min(p['cost'] for points in found['curves'].values() for p in points)
+        axes.set(xscale='log', yscale='log', xlim=(0.8 * lowest, 1.05), ylim=(0.7 * least, 1),
+                 xlabel='forward passes, of the full budget', title=run.title(name))
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    panels[0].set_ylabel('decided otherwise than by the full budget')
+    _legend(drawing, panels[0], 3)
+    return style.png(drawing)
+
+
 def reliability(run: Run) -> bytes | None:
     rows = _rows(run, 'trust')
     if not rows:
@@ -125,6 +159,6 @@ def _plain_log(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(drawing: Figure, axes: Axes) -> None:
+def _legend(drawing: Figure, axes: Axes, columns: int = 2) -> None:
     handles, words = axes.get_legend_handles_labels()
-    drawing.legend(handles, words, loc='outside lower center', ncols=min(2, len(words)))
+    drawing.legend(handles, words, loc='outside lower center', ncols=min(columns, len(words)))

@@ -26,6 +26,7 @@ class Run:
     predictions: dict[str, Answers]
     samples: dict[str, np.ndarray]
     z0_over_t: dict[str, np.ndarray]
+    early_stop: dict[str, Any]
     evidence: dict[str, np.ndarray]
 
     @property
@@ -70,6 +71,7 @@ def load(path: str | os.PathLike) -> Run:
         predictions=read_predictions(csv) if csv.exists() else {},
         samples=_arrays(path / 'report' / 'samples.npz'),
         z0_over_t=_arrays(path / 'report' / 'z0_over_t.npz'),
+        early_stop=_json(path / 'report' / 'early_stop.json'),
         evidence=_arrays(path / 'report' / 'evidence.npz'),
     )
     if not (run.config or run.results or run.log):

@@ -1,8 +1,11 @@
 """The evaluator as the other rooms call it: a sweep over t, and decisions with an early stop."""
 
+import copy
+import dataclasses
 import functools
+import itertools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from repdiff.zeroshot import sequential
 from repdiff.zeroshot.decision import Decision
 from repdiff.zeroshot.score import ConditionalDenoiseFn, ErrorsFn, Scorer, all_errors
 
-RECORDED = 16384  # passes between two writes of what is known
+RECORDED = 4096  # passes, about, between two writes of what is known and two words of progress
 
 
 class Evaluator:
@@ -36,9 +39,16 @@ class Evaluator:
         kinds: Sequence[str], passes: int, settings: sequential.Settings,
     ):
         self.kinds, self.settings, self._key = tuple(kinds), settings, key
+        self._piece = max(1, RECORDED // passes) * passes  # whole calls
         self._make = functools.cache(functools.partial(  # compiled once and kept
             Scorer, denoise, schedule, passes=passes, mesh=mesh
         ))
+
+    def with_settings(self, **changes) -> 'Evaluator':
+        """The same evaluator under other settings; what is compiled is shared."""
+        other = copy.copy(self)
+        other.settings = dataclasses.replace(self.settings, **changes)
+        return other
 
     def sweep(
         self, params: Any, conditions: jax.Array, z0: np.ndarray, ids: np.ndarray, t: np.ndarray,
@@ -48,10 +58,10 @@ class Evaluator:
         classes = len(conditions)
         progress = Progress(len(z0) * classes * t.size, what, 'passes') if what else None
         errors = self._make(kinds=self.kinds, antithetic=False).on(
-            params, conditions, jax.random.fold_in(self._key, 1), z0, ids,
-            progress.update if progress else _silent,
+            params, conditions, jax.random.fold_in(self._key, 1), z0, ids
         )
-        return all_errors(recorded(errors, record), len(z0), classes, t)
+        errors = in_pieces(errors, self._piece, record, progress.update if progress else None)
+        return all_errors(errors, len(z0), classes, t)
 
     def plan(self, decision: Decision) -> sequential.Plan:
         """What `decide` draws for a decision, and when it looks."""
@@ -73,43 +83,47 @@ class Evaluator:
         errors = self._make(kinds=(decision.rule.kind,), antithetic=self.settings.antithetic).on(
             params, conditions, self._key, z0, ids
         )
-        progress = Progress(len(z0), what, 'images') if what else None
+        budget = plan.t.size
+        progress = Progress(len(z0) * len(conditions) * budget, what, 'passes') if what else None
 
-        def after_round(open_images: int, draws: int) -> None:
-            if progress:
-                progress.update(len(z0) - open_images - progress.done, draws=draws)
+        def after_round(open_pairs: int, draws: int) -> None:
+            if progress:  # what need not be drawn any more counts as done
+                done = progress.total - open_pairs * (budget - draws)
+                progress.update(done - progress.done, draws=draws, undecided=open_pairs)
 
+        errors = in_pieces(errors, self._piece, record, progress.update if progress else None)
         return sequential.evaluate(
-            recorded(errors, record), decision.rule, plan, decision.offsets, len(z0), after_round
+            errors, decision.rule, plan, decision.offsets, len(z0), after_round
         )
 
 
-def _silent(passes: int) -> None:
-    pass
+def in_pieces(
+    errors: ErrorsFn, size: int, record: Path | None,
+    progress: Callable[[int], Any] | None = None,
+) -> ErrorsFn:
+    """The same errors, `size` passes at a time; `progress` is called with the passes of each piece.
 
-
-def recorded(errors: ErrorsFn, folder: Path | None) -> ErrorsFn:
-    """The same errors, kept in `folder` piece by piece; what is there already is read back.
-
-    A piece is known by its number and a checksum of what was asked, so that it is never taken for
-    another's answer. None keeps nothing.
+    Pieces are kept in the directory `record`, where there is one, and what is there already is read
+    back. A piece is known by its number and a checksum of what was asked, so that it is never taken
+    for another's answer.
     """
-    if folder is None:
-        return errors
-    pieces = iter(range(1 << 62))
+    number = itertools.count()
 
-    def read_or_compute(*asked):
+    def one(*asked):
         mark = zlib.crc32(np.stack(asked).astype(np.int32).tobytes())
-        path = folder / f'{next(pieces):05}-{mark:08x}.npz'
+        path = record / f'{next(number):05}-{mark:08x}.npz'
         if not path.exists():
             write_npz(path, errors=errors(*asked))
         with np.load(path) as kept:
             return kept['errors']
 
-    def answer(image, klass, draw, t):
-        starts = range(0, len(image), RECORDED)
-        parts = [read_or_compute(*(x[i : i + RECORDED] for x in (image, klass, draw, t)))
-                 for i in starts]
-        return np.concatenate(parts) if parts else errors(image, klass, draw, t)
+    def answer(*asked):
+        parts = []
+        for start in range(0, len(asked[0]), size):
+            part = [x[start : start + size] for x in asked]
+            parts.append(errors(*part) if record is None else one(*part))
+            if progress:
+                progress(len(part[0]))
+        return np.concatenate(parts)
 
     return answer

@@ -52,7 +52,7 @@ def make_mapper(
     """Returns jitted (params, pairs (B, 2), z0, ids (B, 2), key) -> differences (B, S, H, W).
 
     Of each image's two classes (a, b): error under b minus error under a, by pixel, for draw s at
-    step t[s] with the same ε for both; it sums over pixels to the difference of `make_scorer`'s
+    step t[s] with the same ε for both; it sums over pixels to the difference of `Scorer`'s
     errors. `pixel_energy`: latents (B, h, w, C) -> (B, H, W), whose sum over pixels is the
     latents' sum of squares.
     """

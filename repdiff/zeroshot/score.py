@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from repdiff.diffusion.loss import denoising_losses
+from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.diffusion.schedule import Schedule
 from repdiff.sharding import batch_sharding, replicated
 
@@ -24,39 +25,14 @@ ConditionalDenoiseFn = Callable[..., jax.Array]
 ErrorsFn = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def image_keys(key: jax.Array, ids: jax.Array) -> jax.Array:
-    """One key an image (B,) from the run's key and the image's id words (B, 2) uint32."""
-
-    def fold(words):
-        return jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
-
-    return jax.vmap(fold)(ids)
-
-
-def draw_noise(
-    keys: jax.Array, draws: jax.Array, shape: tuple[int, ...], antithetic: bool = False
-) -> jax.Array:
-    """ε of draw number `draws` (B,) for each image (B, H, W, C): of (image id, draw) alone.
-
-    Antithetic draws 2n and 2n + 1 are ε and −ε.
-    """
-
-    def one(key, draw):
-        if not antithetic:
-            return jax.random.normal(jax.random.fold_in(key, draw), shape)
-        sign = 1.0 - 2.0 * (draw % 2)
-        return sign * jax.random.normal(jax.random.fold_in(key, draw // 2), shape)
-
-    return jax.vmap(one)(keys, draws)
-
-
 class Scorer:
     """Errors of (image, class, draw) triples, `passes` of them a call, split over the mesh.
 
     An error is a function of parameters, condition, image, its id and the draw's number alone: not
     of the number of passes or devices, or of what else is in the batch (up to rounding). All
     classes of a draw see the same (t, ε), which removes most of the noise from their difference
-    (Clark and Jaini 2023, arXiv 2303.15233).
+    (Clark and Jaini 2023, arXiv 2303.15233). `program` is the jitted call: (params, conditions, key,
+    z0, rows) -> errors (passes, kinds), rows having id, class, draw and t.
     """
 
     def __init__(
@@ -75,16 +51,12 @@ class Scorer:
 
             return denoising_losses(denoise_fn, schedule, z0, rows['t'], eps, self.kinds)
 
-        self._errors = jax.jit(errors, out_shardings=replicated(mesh))
+        self.program = jax.jit(errors, out_shardings=replicated(mesh))
 
     def on(
         self, params: Any, conditions: jax.Array, key: jax.Array, z0: np.ndarray, ids: np.ndarray,
-        progress: Callable[[int], Any] = lambda passes: None,
     ) -> ErrorsFn:
-        """The errors of images z0 (N, H, W, C), ids (N, 2) uint32, under conditions (K, ...).
-
-        `progress` is called with the number of passes that each call has done.
-        """
+        """The errors of images z0 (N, H, W, C), ids (N, 2) uint32, under conditions (K, ...)."""
         whole, split = replicated(self._mesh), batch_sharding(self._mesh)
         conditions, key = jax.device_put((jnp.asarray(conditions), key), whole)
 
@@ -94,7 +66,6 @@ class Scorer:
             def fetch():
                 rows, values = waiting.pop(0)
                 found.append(np.asarray(values)[:rows])
-                progress(rows)
 
             for start in range(0, len(image), self._passes):
                 part = np.arange(start, start + self._passes)
@@ -104,7 +75,7 @@ class Scorer:
                 columns = {'class': klass[part], 'draw': draw[part], 't': t[part]}
                 columns = {name: np.asarray(x, np.int32) for name, x in columns.items()}
                 given = jax.device_put((z0[of], columns | {'id': ids[of]}), split)
-                waiting.append((rows, self._errors(params, conditions, key, *given)))
+                waiting.append((rows, self.program(params, conditions, key, *given)))
                 if len(waiting) > 1:  # the host prepares a batch while the devices compute one
                     fetch()
             while waiting:

@@ -189,7 +189,7 @@ class Outcome:
 
 def evaluate(
     errors: ErrorsFn, rule: Rule, plan: Plan, offsets: np.ndarray, images: int,
-    progress: Callable[[int, int], Any] = lambda open_images, draws: None,
+    progress: Callable[[int, int], Any] = lambda open_pairs, draws: None,
 ) -> Outcome:
     """Draws in rounds until each image is decided; what is still open goes on in full batches.
 
@@ -199,7 +199,8 @@ def evaluate(
 
     Args:
       errors: of triples of these images, their first column that of the rule's penalty.
-      progress: called after each round with the number of open images and of draws so far.
+      progress: called after each round with the number of open (image, class) pairs and of
+        draws so far.
     """
     classes = offsets.size
     found = np.full((images, classes, plan.t.size), np.nan, np.float32)
@@ -214,11 +215,13 @@ def evaluate(
         draw = np.tile(draws, image.size)
         found[rows[0], rows[1], draw] = errors(*rows, draw, plan.t[draw])[:, 0]
         drawn[image, klass], begin = end, end
-        if end < plan.t.size:
+        if end == plan.t.size:
+            active[:] = False
+        else:
             of = np.unique(image)
             active[of] &= ~_worse(rule, plan, offsets, found[of, :, :end], active[of])
             active[active.sum(1) == 1] = False
-        progress(int(active.any(1).sum()), end)
+        progress(int(active.sum()), end)
     return Outcome(found[..., : drawn.max()], drawn, scores(rule, plan, offsets, found, drawn))
 
 

@@ -6,6 +6,7 @@ Keys: `weights/NAME` a tensor under its published name, `x0`, `x1`... inputs at 
 
 from pathlib import Path
 
+import inception_reference
 import numpy as np
 import references
 
@@ -48,10 +49,19 @@ def dit():
     for i, size in enumerate((8, 12)):
         z_t = references.images(i, 2, 4, size, size)
         arrays[f'x{i}'] = references.last(z_t)
-        for shift, name in ((0, 'meta'), (1, 'diffusers')):
-            model = references.dit(size, shift, learn_sigma=True, seed=3)
-            arrays[f'{name}{i}'] = references.dit_output(model, z_t, t, labels)
+        for lineage, trained in (('meta', size), ('diffusers', 8)):  # Meta's has one size only
+            model = references.dit(trained, lineage, learn_sigma=True, seed=3)
+            arrays[f'{lineage}{i}'] = references.dit_output(model, z_t, t, labels)
     save('dit', references.state(model), **arrays)
+
+
+def inception():
+    """Outputs alone: `inception_reference.weight` draws the 24 million weights again."""
+    arrays = {}
+    for i, shape in enumerate(((2, 64, 48, 1), (1, 320, 400, 3))):
+        outputs = inception_reference.Reference()(inception_reference.images(i, *shape))
+        arrays |= {f'{key}{i}': value for key, value in outputs.items()}
+    save('inception', {}, **arrays)
 
 
 if __name__ == '__main__':
@@ -59,3 +69,4 @@ if __name__ == '__main__':
     dinov2('dinov2_registers', registers=4, gated=True)
     sd_vae()
     dit()
+    inception()

@@ -100,20 +100,21 @@ def vae_outputs(model: torch.nn.Module, x: torch.Tensor, z: torch.Tensor) -> dic
             model.decode(z).sample)}
 
 
-def dit(size: int, frequency_shift: int, learn_sigma: bool, seed: int) -> torch.nn.Module:
-    """A DiT (width 32, 2 blocks, 2 heads, patch 2, 5 classes) for latents of `size`.
+def dit(size: int, lineage: str, learn_sigma: bool, seed: int) -> torch.nn.Module:
+    """A DiT (width 32, 2 blocks, 2 heads, patch 2, 5 classes) trained on latents of `size`.
 
-    `frequency_shift` 1 is diffusers as it is, 0 computes what Meta's code does. All blocks share
-    the embeddings of t and label, as in every file made from Meta's weights.
+    `lineage` 'diffusers' is diffusers as it is, 'meta' computes what Meta's code does. All blocks
+    share the embeddings of t and label, as in every file made from Meta's weights.
     """
+    meta = {'norm_eps': 1e-6} if lineage == 'meta' else {}
     model = randomise(DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=16, in_channels=4,
         out_channels=8 if learn_sigma else 4, num_layers=2, sample_size=size,
-        num_embeds_ada_norm=5, norm_eps=1e-6), seed)
+        num_embeds_ada_norm=5, **meta), seed)
     first = model.transformer_blocks[0].norm1.emb
     for block in model.transformer_blocks:
         block.norm1.emb.load_state_dict(first.state_dict())
-        block.norm1.emb.time_proj.downscale_freq_shift = frequency_shift
+        block.norm1.emb.time_proj.downscale_freq_shift = 0 if lineage == 'meta' else 1
     return model
 
 

@@ -10,7 +10,7 @@ pytest.importorskip('transformers')
 
 import layouts
 import references
-from proven import HEADS, assert_close, converted
+from proven import DIT, HEADS, assert_close, converted
 from repdiff.convert import store
 from repdiff.models.autoencoder import AutoencoderKL
 from repdiff.models.dit import DiT
@@ -57,28 +57,43 @@ def test_sd_vae_saved_by_diffusers(tmp_path):
     assert_close(image, want['image'])
 
 
-@pytest.mark.parametrize('layout,shift,learn_sigma', [
-    ('diffusers', 1, False), ('diffusers', 1, True), ('meta', 0, False)])
-def test_dit(tmp_path, layout, shift, learn_sigma):
+@pytest.mark.parametrize('layout,learn_sigma', [
+    ('diffusers', False), ('diffusers', True), ('meta', False)])
+def test_dit(tmp_path, layout, learn_sigma):
     for size in (8, 6):
-        model = references.dit(size, shift, learn_sigma, seed=14)
+        trained = 8 if layout == 'diffusers' else size  # Meta's knows one size only
+        model = references.dit(trained, layout, learn_sigma, seed=14)
         state = references.state(model)
         folder = tmp_path / str(size)
         folder.mkdir()
         fields, params = converted(
-            folder, 'dit', layouts.dit_meta(state) if layout == 'meta' else state, HEADS)
-        dit = DiT(**fields, unroll=True)
-        z_t = references.images(8, 3, 4, size, size)
-        t, labels = [0, 500, 999], [0, 4, 5]
-        out = jax.jit(lambda *inputs: dit.apply({'params': params}, *inputs))(
-            references.last(z_t), np.array(t), np.array(labels))
-        assert_close(out, references.dit_output(model, z_t, t, labels))
+            folder, 'dit', layouts.dit_meta(state) if layout == 'meta' else state, DIT)
+        assert_dit(model, fields, params, size)
+
+
+def test_dit_epsilon_is_that_of_the_config(tmp_path):
+    """So large that it cannot be missed."""
+    model = references.dit(8, 'diffusers', True, seed=14)
+    for block in model.transformer_blocks:
+        block.norm3.eps = 0.5
+    fields, params = converted(tmp_path, 'dit', references.state(model), DIT | {'norm_eps': 0.5})
+    assert_dit(model, fields, params, 8)
+
+
+def assert_dit(model: torch.nn.Module, fields: dict, params: dict, size: int):
+    """The converted DiT computes what the original does on latents of `size`."""
+    dit = DiT(**fields, unroll=True)
+    z_t = references.images(8, 3, 4, size, size)
+    t, labels = [0, 500, 999], [0, 4, 5]
+    out = jax.jit(lambda *inputs: dit.apply({'params': params}, *inputs))(
+        references.last(z_t), np.array(t), np.array(labels))
+    assert_close(out, references.dit_output(model, z_t, t, labels))
 
 
 def test_meta_pt_file_with_its_training_state(tmp_path):
     """What DiT's train.py saves: weights under 'ema' and 'model', with arguments beside them."""
     state = {name: torch.from_numpy(value) for name, value in
-             layouts.dit_meta(references.state(references.dit(8, 0, True, seed=15))).items()}
+             layouts.dit_meta(references.state(references.dit(8, 'meta', True, seed=15))).items()}
     path = tmp_path / 'DiT.pt'
     torch.save({'model': {name: value + 1 for name, value in state.items()}, 'ema': state}, path)
     (tmp_path / 'config.json').write_text('{"num_attention_heads": 2}')

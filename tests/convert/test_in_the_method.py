@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from proven import HEADS, converted, golden
-from repdiff import benchmark_convert, config, experiment, phases, published, sharding, train
+from proven import DIT, HEADS, converted, golden
+from repdiff import config, experiment, phases, published, sharding, train
+from repdiff.benchmark.convert import write_source
 from repdiff.convert import store
 from repdiff.data import pipeline
 from repdiff.errors import UserError
 from repdiff.models.dit import DiT
+from repdiff.models.vit import ViT
 
 SIZE = 32  # pixels; the VAE makes 4x4 latents of them
 
@@ -19,7 +21,7 @@ SIZE = 32  # pixels; the VAE makes 4x4 latents of them
 def weights(tmp_path_factory):
     """Directories of converted random weights, by kind."""
     root = tmp_path_factory.mktemp('weights')
-    settings = {'dinov2': HEADS, 'dit': HEADS, 'sd_vae': {'norm_num_groups': 2}}
+    settings = {'dinov2': HEADS, 'dit': DIT, 'sd_vae': {'norm_num_groups': 2}}
     for kind, given in settings.items():
         (root / kind).mkdir()
         converted(root / kind, kind, golden(kind)[0], given)
@@ -27,13 +29,17 @@ def weights(tmp_path_factory):
 
 
 class Source:
-    """Twelve random images in two classes."""
+    """Twelve random images in two classes, grey or in colour."""
+
+    def __init__(self, channels=1):
+        self.channels = channels
 
     def __len__(self):
         return 12
 
     def __getitem__(self, index):
-        image = np.random.default_rng(index).integers(0, 256, (SIZE, SIZE, 1), np.uint8)
+        shape = (SIZE, SIZE, self.channels)
+        image = np.random.default_rng(index).integers(0, 256, shape, np.uint8)
         return {'image': image, 'label': np.int32(index % 2), 'id': str(index)}
 
 
@@ -56,9 +62,9 @@ def small(weights, encoder='joint', latents='pca', kind='pooled', denoiser=False
     return made
 
 
-def setting_of(made, cache):
+def setting_of(made, cache, channels=1):
     """The setting of a run on the twelve images, one device, and their pixels."""
-    images = pipeline.examples(Source())
+    images = pipeline.examples(Source(channels))
     splits = {name: images for name in ('pretrain', 'train', 'valid')}
     front = experiment.fit_frontend(made, images)
     z_shape = front.encode(images[0]['image'][None]).shape[1:]
@@ -69,14 +75,14 @@ def setting_of(made, cache):
     return phases.Setting(mesh, splits, ('a', 'b'), front, z_shape, jax.random.key(0))
 
 
-@pytest.mark.parametrize('encoder, latents, kind, denoiser', [
-    ('joint', 'sd_vae', 'pooled', False),
-    ('dinov2_frozen', 'sd_vae', 'pooled', True),
-    ('dinov2_tuned', 'pca', 'tokens', True),
+@pytest.mark.parametrize('encoder, latents, kind, denoiser, channels', [
+    ('joint', 'sd_vae', 'pooled', False, 1),
+    ('dinov2_frozen', 'sd_vae', 'pooled', True, 3),
+    ('dinov2_tuned', 'pca', 'tokens', True, 1),
 ])
-def test_trains_and_scores(weights, tmp_path, encoder, latents, kind, denoiser):
+def test_trains_and_scores(weights, tmp_path, encoder, latents, kind, denoiser, channels):
     made = small(weights, encoder, latents, kind, denoiser)
-    setting = setting_of(made, tmp_path)
+    setting = setting_of(made, tmp_path, channels)
 
     def run(phase):
         return train.train(phase, workdir=tmp_path, mesh=setting.mesh, key=jax.random.key(1))
@@ -167,6 +173,22 @@ def test_dinov2_sees_colour_normalised_and_tokens_on_the_denoiser_s_grid(weights
     assert left < 1.8 and right > 3.2 and abs(left + right - 5) < 1e-5
 
 
+def test_dinov2_sees_three_channels_as_red_green_and_blue(weights):
+    """What it is shown, and what it makes of that, against the steps by hand."""
+    made = small(weights, 'dinov2_frozen')
+    objective = phases.pretrain_objective(made, (4, 4, 4))
+    images = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), np.uint8)
+    shown = objective.pixels.show(images)
+    by_hand = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(shown, by_hand, atol=1e-5)
+    grey = objective.pixels.show(images[..., :1])
+    np.testing.assert_allclose(grey, objective.pixels.show(images[..., [0, 0, 0]]), atol=1e-6)
+    fields, params = store.load(weights['dinov2'], 'dinov2')
+    see = jax.jit(lambda x: ViT(**fields).apply({'params': params}, x)['cls'])
+    swapped = see(objective.pixels.show(images[..., ::-1]))
+    assert not np.allclose(see(shown), swapped, atol=1e-2)
+
+
 @pytest.mark.parametrize('changes, words', [
     ({'encoder': {'kind': 'clip'}}, "encoder.kind is 'clip'; choose from joint, dinov2_frozen"),
     ({'encoder': {'weights': ''}}, 'config.encoder.weights is empty'),
@@ -189,7 +211,7 @@ def test_what_does_not_fit_is_one_sentence(weights, changes, words):
 
 def test_main_job_with_a_converted_encoder_and_vae(weights, tmp_path):
     source = tmp_path / 'dinov2.safetensors'
-    benchmark_convert.write_source(source, width=64, depth=1)
+    write_source(source, width=64, depth=1)
     store.convert('dinov2', str(source), tmp_path / 'dinov2')
     made = small(weights, 'dinov2_frozen', 'sd_vae')
     made.update({
@@ -202,4 +224,5 @@ def test_main_job_with_a_converted_encoder_and_vae(weights, tmp_path):
     experiment.run(made, tmp_path / 'work')
     assert (tmp_path / 'work' / 'results.json').exists()
     assert (tmp_path / 'work' / 'report' / 'index.html').exists()
-    assert len(list((tmp_path / 'cache' / 'latents').iterdir())) == 4
+    tables = list((tmp_path / 'cache' / 'latents').glob('*/*.npz'))
+    assert len(tables) == 4 and len({table.parent for table in tables}) == 1

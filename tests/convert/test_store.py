@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -109,8 +110,12 @@ def test_load_refuses_other_kinds_and_damage(folder, tmp_path):
         store.load(out, 'dinov2')
 
 
-def fake_hub(repository: dict) -> types.ModuleType:
+def fake_hub(repository: dict, cache: dict | None = None, head=lambda url, timeout: None):
+    """The hub's library, over files here; `head` is what the network does."""
     module = types.ModuleType('huggingface_hub')
+    module.constants = types.SimpleNamespace(ENDPOINT='https://hub')
+    module.utils = types.SimpleNamespace(get_session=lambda: types.SimpleNamespace(head=head))
+    module.try_to_load_from_cache = lambda source, name: (cache or {}).get(name)
     module.list_repo_files = lambda source: list(repository)
     module.hf_hub_download = lambda source, name: str(repository[name])
     return module
@@ -135,17 +140,44 @@ def test_repository_without_the_weights_is_refused(monkeypatch):
         hub.locate('someone/empty', ('model.safetensors',))
 
 
-def test_without_hub_library_or_network_the_message_says_what_to_fetch(monkeypatch):
-    def offline(source):
-        raise ConnectionError
+def fails(*_, **__):
+    raise ConnectionError
 
+
+def hangs(*_, **__):
+    time.sleep(60)
+
+
+def missing(*_):
+    raise LookupError
+
+
+@pytest.mark.parametrize('module', [None, fake_hub({}, head=fails), fake_hub({}, head=hangs)])
+def test_without_hub_library_or_network_the_message_says_what_to_fetch(monkeypatch, module):
     says = 'fetch model.safetensors.*https://huggingface.co/facebook/dinov2-base.*--source=FILE'
-    broken = fake_hub({})
-    broken.list_repo_files = offline
-    for module in (None, broken):
-        monkeypatch.setitem(sys.modules, 'huggingface_hub', module)
-        with pytest.raises(UserError, match=says):
-            hub.locate('facebook/dinov2-base', ('model.safetensors',))
+    if module:
+        module.list_repo_files = missing  # the library is not asked, so that it cannot retry
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', module)
+    monkeypatch.setattr(hub, 'REACH_S', 0.1)
+    with pytest.raises(UserError, match=says) as refusal:
+        hub.locate('facebook/dinov2-base', ('model.safetensors',))
+    assert 'LookupError' not in str(refusal.value)
+
+
+def test_a_wrong_name_is_told_from_a_missing_network(monkeypatch):
+    module = fake_hub({})
+    module.list_repo_files = missing
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', module)
+    with pytest.raises(UserError, match='cannot download .*LookupError.*check the name'):
+        hub.locate('facebook/dinov3', ('model.safetensors',))
+
+
+def test_without_network_an_earlier_download_is_used(monkeypatch, tmp_path):
+    cache = {'model.safetensors': object(),  # which says that the hub does not have it
+             'pytorch_model.bin': str(tmp_path / 'pytorch_model.bin')}
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', fake_hub({}, cache, fails))
+    found = hub.locate('facebook/dinov2-base', ('model.safetensors', 'pytorch_model.bin'))
+    assert found == tmp_path / 'pytorch_model.bin'
 
 
 @pytest.mark.parametrize('source', ['weights/dinov2.pth', 'dinov2', '/none/there.safetensors'])

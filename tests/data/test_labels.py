@@ -125,7 +125,7 @@ def test_patients_are_found_by_name_and_directory(tmp_path):
     ('name,y\na,1\n', {}, "no column 'file'"),
     ('file,y\na,1\nb,2\n', {}, "row 3 of .* has '2' in 'y'; write 0 or 1"),
     ('file,y\na,1\n\nb,maybe\n', {}, "row 4 of .* has 'maybe'"),
-    ('file,y\na,1\na,0\n', {}, "row 3 of .* repeats 'a'"),
+    ('file,y\na,1\na,0\n', {}, "row 3 of .* repeats the name of row 2;"),
     ('file,y\na,1\n,0\n', {}, "row 3 of .* has an empty 'file'"),
     ('file,y\na,1\nb\n', {}, 'row 3 of .* has 1 cells where the header has 2'),
     ('file,y\na,"1\n', {}, 'not a readable CSV'),
@@ -141,7 +141,7 @@ def test_bad_tables_are_one_clear_sentence(tmp_path, text, options, words):
 
 
 def test_a_repeated_patient_is_told_by_row_numbers(tmp_path):
-    with pytest.raises(UserError, match='row 4 of .* repeats the patient of row 2;') as error:
+    with pytest.raises(UserError, match='row 4 of .* repeats the name of row 2;') as error:
         read(tmp_path, 'patient,y\nMRN-771,1\nMRN-772,0\nMRN-771,0\n', label='y',
              patient='patient')  # fmt: skip
     assert 'MRN' not in str(error.value)

@@ -7,54 +7,14 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from picture_source import edit, make_source, patients_of, run
 
-from repdiff import prepare
-from repdiff.data import pictures, records
 from repdiff.errors import UserError
-
-FRACTIONS = '--fractions=train=0.5,valid=0.25,test=0.25'
-
-
-def picture(path, seed, size=24):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size), np.uint8)).save(path)
-
-
-def make_source(root, patients=12, slices=2):
-    """Pictures of patients, every second one positive in their first slice."""
-    lines = ['file,patient,facility,label,a,b,split']
-    for patient in range(patients):
-        for k in range(slices):
-            name = f'slices/{patient:02}_{k}.png'
-            picture(root / name, 100 * patient + k)
-            label = int(patient % 2 == 1 and k == 0)
-            split = ('train', 'valid', 'test')[patient // 2 % 3]
-            lines.append(f'{name},Secret{patient:02},Clinic{patient % 3},{label},{k},{label},'
-                         f'{split}')
-    (root / 'labels.csv').write_text('\n'.join(lines) + '\n')
-    return root
 
 
 @pytest.fixture
 def source(tmp_path):
     return make_source(tmp_path / 'source')
-
-
-def run(tmp_path, *options, out='out'):
-    prepare.main([f'--source={tmp_path / "source"}', f'--out={tmp_path / out}', '--image-size=16',
-                  f'--salt-file={tmp_path / "salt"}', '--processes=1',
-                  *([FRACTIONS] if not any('--frac' in each for each in options) else []),
-                  *options])
-    return records.open(tmp_path / out)
-
-
-def patients_of(dataset):
-    return {name: set(dataset.load(name)['patient'].tolist()) for name in dataset.splits}
-
-
-def edit(source, change):
-    path = source / 'labels.csv'
-    path.write_text('\n'.join(change(path.read_text().splitlines())) + '\n')
 
 
 def test_everything_is_accounted_for(tmp_path, source):
@@ -108,15 +68,6 @@ def test_facilities_are_pretrained_on(tmp_path, source):
     assert set(dataset.load('pretrain')['facility']) == {'Clinic2'}
     for name in ('train', 'valid', 'test'):
         assert set(dataset.load(name)['facility']) == {'Clinic0'}
-
-
-def test_facilities_by_their_raw_names_though_hidden(tmp_path, source, read_files):
-    for _ in range(2):  # the second time from the earlier data set
-        dataset = run(tmp_path, '--downstream-facilities=Clinic0,Clinic1',
-                      '--fractions=train=0.4,valid=0.3,test=0.3')
-        assert len(set(dataset.load('pretrain')['facility'])) == 1
-        assert dataset.info['splits']['pretrain']['patients'] == 4
-    assert len(read_files) == 24
 
 
 def test_rules_make_labels_and_keep_markers(tmp_path, source):
@@ -194,7 +145,7 @@ def drop_column(name):
     (drop_column('label'), ('--label=label',), "has no column 'label'; its columns are 'file'"),
     (lambda lines: [*lines, 'slices/x.png,P,C,0,0,0,train'], (),
      "row 26 of .* names the file 'slices/x.png', which is not in"),
-    (lambda lines: [*lines, lines[1]], (), "row 26 of .* repeats 'slices/00_0.png'"),
+    (lambda lines: [*lines, lines[1]], (), "row 26 of .* repeats the name of row 2"),
     (lambda lines: [*lines[:-1], lines[-1].replace('test', 'train')], ('--split-column=split',),
      'rows 24 and 25 of .* put one patient into two splits, test and train'),
     (lambda lines: [line.replace(',1,0,1,', ',0,0,1,') for line in lines], (),
@@ -204,14 +155,17 @@ def drop_column(name):
     (lambda lines: lines[:1], (), 'has no rows below its header'),
     (lambda lines: lines[:-1], ('--strict',), "'slices/11_1.png' has no row in the label file"),
     (lambda lines: lines, ('--labels=nowhere.csv',), "cannot read the label file 'nowhere.csv'"),
-    (lambda lines: lines, ('--downstream-facilities=Clinic7',), "'Clinic7' has no images; the facilities are 'Clinic0', 'Clinic1'"),
+    (lambda lines: lines, ('--downstream-facilities=Clinic7', '--keep-names'),
+     "'Clinic7' has no images; the facilities are 'Clinic0', 'Clinic1'"),
     (lambda lines: lines, ('--fractions=train=1.5',), 'sum to 1'),
     (lambda lines: lines, ('--fractions=train',), 'should be like train=0.7'),
     (lambda lines: lines, ('--window=brian',), "window 'brian' is neither a preset"),
     (lambda lines: lines, ('--image-size=big',), 'invalid int value'),
     (lambda lines: lines, ('--crop',), 'crop needs the head mask'),
     (lambda lines: lines, ('--processes=0',), '--processes is 0'),
-    (lambda lines: lines, ('--colour',), 'unrecognized arguments: --colour'),
+    (lambda lines: lines, ('--colour=Saint',), 'unrecognized arguments: --colour; see'),
+    (lambda lines: lines, ('Elsewhere=bone',), '^a word stands by itself; quote a value that has'),
+    (lambda lines: lines, ('--source=/nowhere',), "^source '/nowhere' is neither a file nor a dir"),
     (lambda lines: lines, ('--source=/nowhere/at/all',), 'is neither a file nor a directory'),
 ])
 def test_bad_input_is_one_sentence(tmp_path, source, change, options, words):
@@ -226,84 +180,6 @@ def test_same_pixels_in_two_splits(tmp_path, source):
     (source / 'slices' / '02_0.png').write_bytes((source / 'slices' / '00_0.png').read_bytes())
     with pytest.raises(UserError, match="'slices/00_0.png' .train. and 'slices/02_0.png' .valid."):
         run(tmp_path, '--split-column=split')
-
-
-@pytest.fixture
-def read_files(monkeypatch):
-    """Names of the pictures that are read from now on."""
-    names = []
-    original = pictures.read
-
-    def read(paths, *, root):
-        names.extend(path.name for path in paths)
-        return original(paths, root=root)
-
-    monkeypatch.setattr(pictures, 'read', read)
-    return names
-
-
-def test_a_second_run_reads_nothing_and_changes_nothing(tmp_path, source, read_files):
-    first = run(tmp_path)
-    before = {name: first.load(name) for name in first.splits}
-    assert len(read_files) == 24
-    read_files.clear()
-    second = run(tmp_path)
-    assert read_files == [] and second.info['fingerprint'] == first.info['fingerprint']
-    for name, columns in before.items():
-        for key, column in second.load(name).items():
-            np.testing.assert_array_equal(column, columns[key])
-
-
-def test_a_second_run_reads_what_is_new_and_moves_nobody(tmp_path, source, read_files):
-    before = {patient: name for name, group in patients_of(run(tmp_path)).items()
-              for patient in group}
-    make_source(source, patients=20)
-    (source / 'slices' / '00_0.png').unlink()
-    edit(source, lambda lines: [line for line in lines if '00_0' not in line])
-    unchanged = set(read_files) - {'00_0.png'}
-    for name in unchanged:
-        os.utime(source / 'slices' / name, ns=(1, 1))
-    run(tmp_path)
-    read_files.clear()
-    picture(source / 'slices' / '01_1.png', 999)
-    picture(source / 'slices' / '20_0.png', 998)
-    edit(source, lambda lines: [*lines, 'slices/20_0.png,Secret20,Clinic0,1,0,1,train'])
-    dataset = run(tmp_path)
-    assert sorted(read_files) == ['01_1.png', '20_0.png']
-    after = {patient: name for name, group in patients_of(dataset).items() for patient in group}
-    assert len(after) == 21 and before.items() <= after.items()
-    assert sum(counts['images'] for counts in dataset.info['splits'].values()) == 40
-
-
-def test_a_second_run_takes_new_labels_without_reading(tmp_path, source, read_files):
-    run(tmp_path, '--label=label')
-    read_files.clear()
-    edit(source, lambda lines: [line.replace(',1,0,1,', ',1,0,0,').replace(',0,1,0,', ',1,1,1,')
-                                for line in lines])
-    dataset = run(tmp_path, '--label=label')
-    assert read_files == []
-    loaded = [dataset.load(name) for name in dataset.splits]
-    assert sum(split['label'].sum() for split in loaded) == 18
-
-
-@pytest.mark.parametrize('option', ['--seed=1', '--image-size=12', '--fractions=train=.6,valid=.2,'
-                                    'test=.2', '--keep-names', '--head-mask'])
-def test_other_settings_read_everything_again(tmp_path, source, read_files, option):
-    run(tmp_path)
-    read_files.clear()
-    run(tmp_path, option)
-    assert len(read_files) == 24
-
-
-def test_damaged_files_are_tried_again(tmp_path, source, read_files):
-    whole = (source / 'slices' / '00_0.png').read_bytes()
-    (source / 'slices' / '00_0.png').write_bytes(b'broken')
-    assert len(run(tmp_path).info['skipped']) == 1
-    read_files.clear()
-    assert len(run(tmp_path).info['skipped']) == 1
-    assert read_files == ['00_0.png']
-    (source / 'slices' / '00_0.png').write_bytes(whole)
-    assert run(tmp_path).info['skipped'] == []
 
 
 def test_the_page_tells_it_all(tmp_path, source):

@@ -82,8 +82,10 @@ def test_nobody_is_named_in_any_byte(tmp_path, source, capfd):
     broken = source / 'ward7' / 'DOE_0' / '1.dcm'
     broken.write_bytes(broken.read_bytes()[:900])
     (source / 'ward7' / 'DOE^JOHN.txt').write_text('19500101')
-    dataset = run(tmp_path, '--preview', '--window=Saint Elsewhere=bone,*=brain')
+    dataset = run(tmp_path, '--preview', '--window=Saint Elsewhere=bone,*=brain', '--processes=2',
+                  f'--mapping={tmp_path / "private.json"}')
     assert len(dataset.info['skipped']) == 2
+    assert (tmp_path / 'private.json').stat().st_mode & 0o777 == 0o600
     said = capfd.readouterr()
     outputs = [path.read_bytes() for path in (tmp_path / 'out').rglob('*') if path.is_file()]
     for content in (*outputs, said.out.encode(), said.err.encode()):
@@ -140,6 +142,10 @@ def damaged(source):
     path.write_bytes(path.read_bytes()[:900])
 
 
+def damaged_part(source):
+    np.savez(source / 'ward7' / 'DOE_9.npz', JANE=np.array(['text']))
+
+
 def same_pixels(source):
     for patient in range(8):
         ct_files.save(
@@ -156,7 +162,8 @@ def same_image_name(source):
 
 
 @pytest.mark.parametrize(('change', 'words'), [
-    (damaged, 'is damaged|cannot be decoded|has'), (same_pixels, 'the same pixels in two splits'),
+    (damaged, 'is damaged|cannot be decoded|has'), (damaged_part, 'holds .*, not numbers'),
+    (same_pixels, 'the same pixels in two splits'),
     (same_image_name, 'give the same image name')])
 def test_an_error_names_nobody_but_the_private_table_does(tmp_path, source, change, words):
     change(source)
@@ -165,11 +172,39 @@ def test_an_error_names_nobody_but_the_private_table_does(tmp_path, source, chan
         run(tmp_path, '--strict', f'--mapping={private}')
     said = str(caught.value)
     assert said.endswith('(repdiff.prepare --mapping tells which).')
-    assert not [name for name in (*PLANTED, 'DOE') if name in said]
+    assert not [name for name in (*PLANTED, 'DOE', 'JANE') if name in said]
     hidden = re.findall(r"'(file-[0-9a-f]{16})'", said)
     assert hidden and all('ward7/DOE' in json.loads(private.read_text())[name] for name in hidden)
     with pytest.raises(UserError, match="'ward7/DOE"):
         run(tmp_path, '--strict', '--keep-names')
+
+
+@pytest.mark.parametrize('option', [
+    '--window=Beta Clinic=bone', '--downstream-facilities=Beta Clinic'])
+def test_an_error_names_no_facility_but_the_private_table_does(tmp_path, source, option):
+    """Neither the one that was typed, nor those of the files."""
+    private = tmp_path / 'private.json'
+    with pytest.raises(UserError, match='has no (window|images)') as caught:
+        run(tmp_path, option, f'--mapping={private}', '--processes=2')
+    said = str(caught.value)
+    assert not [name for name in (*PLANTED, 'Beta', 'Clinic') if name in said]
+    hidden = re.findall(r"'(facility-[0-9a-f]{16})'", said)
+    assert {json.loads(private.read_text())[name] for name in hidden} == {
+        'Saint Elsewhere', 'Beta Clinic'}
+    with pytest.raises(UserError, match="'Beta Clinic'"):
+        run(tmp_path, option, '--keep-names')
+
+
+@pytest.mark.parametrize('option', [
+    '--window=Beta Clinic=bone,Gamma', '--window=Beta Clinic=bone,Gamma=brain+bone',
+    '--window-column=hospital'])
+def test_a_typing_error_shows_no_facility(tmp_path, source, option):
+    lines = (tmp_path / 'labels.csv').read_text().splitlines()
+    (tmp_path / 'labels.csv').write_text('\n'.join(
+        [f'{lines[0]},hospital', *(f'{line},Gamma' for line in lines[1:])]))
+    with pytest.raises(UserError, match='window') as caught:
+        run(tmp_path, option)
+    assert 'Beta' not in str(caught.value) and 'Gamma' not in str(caught.value)
 
 
 def test_a_second_run_reads_only_what_is_new(tmp_path, source, monkeypatch):
@@ -183,7 +218,7 @@ def test_a_second_run_reads_only_what_is_new(tmp_path, source, monkeypatch):
         file.write('\nMRN-778,1')
     original, names = dicom.read_series, []
     monkeypatch.setattr(dicom, 'read_series', lambda series, note: (
-        names.extend(entry.path.parent.name for entry in series.entries),
+        names.extend(header.path.parent.name for header in series.files),
         original(series, note=note))[1])
     second = run(tmp_path)
     assert names == ['DOE_8']

@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from repdiff import prepare
 from repdiff.data import phantom, png, records, sources
 from repdiff.errors import UserError
 
@@ -167,6 +168,14 @@ def test_tfds_keeps_its_test_split(tmp_path, digits):
     loaded = dataset.load('test')
     assert wanted == {image.tobytes(): label for image, label
                       in zip(loaded['image'], loaded['label'], strict=True)}
+
+
+def test_tfds_has_a_page(tmp_path, digits):
+    prepare.main([f'--source={digits}', f'--out={tmp_path / "out"}', '--image-size=12',
+                  '--channels=3', '--preview', '--processes=1'])
+    page = (tmp_path / 'out' / 'prepare.html').read_text()
+    assert page.count('<img src="data:image/png;base64,') == 1 + 4 * 3  # pairs, splits x classes
+    assert '69 patients of one image each' in page
 
 
 def test_tfds_in_another_format(tmp_path, digits):

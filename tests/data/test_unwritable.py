@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from repdiff import prepare
-from repdiff.data import jobs
+from repdiff.data import work
 from repdiff.errors import UserError, check_writable, exit_on_user_error
 
 
@@ -14,7 +14,7 @@ def run(tmp_path, monkeypatch, option):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'source' / 'a.png')
     (tmp_path / 'source' / 'labels.csv').write_text('file,patient,label\na.png,p,1\n')
     (tmp_path / 'file').write_text('no directory, and no JSON')
-    monkeypatch.setattr(jobs, 'do', lambda *job: pytest.fail('work began'))
+    monkeypatch.setattr(work, 'do', lambda *job: pytest.fail('work began'))
     prepare.main([f'--source={tmp_path / "source"}', f'--out={tmp_path / "out"}',
                   f'--salt-file={tmp_path / "salt"}', '--processes=1',
                   option.replace('TMP', str(tmp_path))])

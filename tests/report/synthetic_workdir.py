@@ -50,6 +50,7 @@ def make(path, seed=0, images=1000, classes=2, size=64, pictures=24):
     write_predictions(path / 'predictions.csv', rows)
     _write_notes(path, seed)
     _write_log(path, rng)
+    _write_early_stop(path, rng)
     _write_pictures(path, rng, size, pictures)
 
 
@@ -116,6 +117,19 @@ def _write_notes(path, seed):
                                         for name in MODELS},
         'phases': {f'{name}.{kind}': {'wall_seconds': 201.5, 'device_seconds': 201.5}
                    for name in MODELS for kind in ('pretrain', 'tune')}})
+
+
+def _write_early_stop(path, rng):
+    def points(key, values):
+        cost, agreement = np.geomspace(0.02, 0.5, len(values)), 1 - 0.2 * rng.random(len(values))
+        return [{key: value, 'cost': c, 'agreement': a}
+                for value, c, a in zip(values, cost, agreement)]
+
+    write_json(path / 'report' / 'early_stop.json', {'rc_ldt': {
+        'images': 1000, 'budget': 512, 'alpha': 0.05, 'curves': {
+            'sequential': points('alpha', (0.2, 0.05, 0.01)),
+            'uncorrected': points('alpha', (0.2, 0.05, 0.01)),
+            'fixed': points('draws', (8, 32, 128))}}})
 
 
 def _write_log(path, rng):

@@ -4,22 +4,21 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from repdiff import benchmark, benchmark_torch  # noqa: E402
+from repdiff.benchmark import steps, torch_twin  # noqa: E402
 
 Z_SHAPE = (2, 4, 6)
 
 
-@pytest.mark.parametrize('case', benchmark.CASES)
+@pytest.mark.parametrize('case', steps.CASES)
 def test_the_twin_has_as_many_parameters_and_runs(case):
-    config = benchmark.config_of(benchmark.parser().parse_args(
-        ['train', '--width=16', '--depth=2', '--heads=2', '--batch=3']), case)
-    objective = benchmark.make_objective(config, case, Z_SHAPE)
+    config = steps.config_of(case, 3, width=16, depth=2, heads=2)
+    objective = steps.make_objective(config, case, Z_SHAPE)
     shapes = jax.eval_shape(objective.init, jax.random.key(0), jnp.zeros((1, *Z_SHAPE)))
-    twin = benchmark_torch.Twin(objective, Z_SHAPE)
+    twin = torch_twin.Twin(objective, Z_SHAPE)
     assert sum(p.numel() for p in twin.parameters()) == sum(
         leaf.size for leaf in jax.tree.leaves(shapes))
     before = [p.detach().clone() for p in twin.parameters()]
-    benchmark_torch.train_step(twin, 3, Z_SHAPE)()
+    torch_twin.train_step(twin, 3, Z_SHAPE)()
     assert any(not torch.equal(old, new) for old, new in zip(before, twin.parameters()))
     if case == 'label':
-        benchmark_torch.score_step(twin, 3, Z_SHAPE)()
+        torch_twin.score_step(twin, 3, Z_SHAPE)()

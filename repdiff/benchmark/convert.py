@@ -1,5 +1,6 @@
-"""Seconds and peak memory of `repdiff.convert` on a DINOv2 file of random numbers."""
+"""`convert`: seconds and peak memory of `repdiff.convert` on a DINOv2 file of random numbers."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -80,12 +81,17 @@ def measure(width: int, depth: int) -> tuple[int, int, float]:
         return source.stat().st_size, usage.ru_maxrss * 1024, time.perf_counter() - began
 
 
-def run(size: str) -> None:
+def options(add) -> None:
+    """Adds the options."""
+    add('--vit', default='L', help='S, B or L (%(default)s)')
+
+
+def run(given: argparse.Namespace) -> None:
     """Prints the measurement for a ViT of a published size (S, B or L).
 
     Raises: UserError on another size.
     """
-    plain = [name for name, fields in SIZES.items() if 'ffn' not in fields]
+    size, plain = given.vit, [name for name, fields in SIZES.items() if 'ffn' not in fields]
     if size not in plain:
         raise UserError(f'there is no ViT {size!r} to convert; choose from {", ".join(plain)}.')
     file, peak, seconds = measure(SIZES[size]['width'], SIZES[size]['depth'])

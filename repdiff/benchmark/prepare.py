@@ -1,5 +1,6 @@
-"""Slices a second and peak memory of `repdiff.prepare`, at some files and at ten times as many."""
+"""`prepare`: slices a second and peak memory of `repdiff.prepare`, at some files and at ten times as many."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -74,11 +75,17 @@ def measure(files: int, size: int, options: tuple[str, ...]) -> tuple[float, flo
         return files / (time.perf_counter() - began), usage.ru_maxrss / 1024
 
 
-def run(files: int) -> None:
+def options(add) -> None:
+    """Adds the options."""
+    add('--files', type=int, default=200, help='then ten times as many (%(default)s)')
+
+
+def run(given: argparse.Namespace) -> None:
     """Prints rate and memory at `files` and ten times as many, and their ratios.
 
     Raises: UserError where `files` are too few to be split.
     """
+    files = given.files
     if files < 10 * PER_PATIENT:
         raise UserError(f'{files} files are too few to be split; give at least {10 * PER_PATIENT}.')
     rates, peaks = zip(*(measure(count, SIZE, ()) for count in (files, 10 * files)))

@@ -5,13 +5,14 @@ import jax
 import numpy as np
 import pytest
 
-from repdiff import benchmark
+from repdiff.benchmark import __main__ as benchmark
+from repdiff.benchmark import steps
 
 
 def test_turns_are_interleaved_and_timed(monkeypatch):
     clock, order = [0.0], []
-    monkeypatch.setattr(benchmark.time, 'perf_counter', lambda: clock[0])
-    monkeypatch.setattr(benchmark.time, 'process_time', lambda: clock[0] / 2)
+    monkeypatch.setattr(steps.time, 'perf_counter', lambda: clock[0])
+    monkeypatch.setattr(steps.time, 'process_time', lambda: clock[0] / 2)
 
     def side(name: str, seconds: float):
         def step():
@@ -19,7 +20,7 @@ def test_turns_are_interleaved_and_timed(monkeypatch):
             order.append(name)
         return step
 
-    costs = benchmark.take_turns({'a': side('a', 0.25), 'b': side('b', 0.5)}, 2, 1.0)
+    costs = steps.take_turns({'a': side('a', 0.25), 'b': side('b', 0.5)}, 2, 1.0)
     np.testing.assert_allclose(costs['a'], [[0.25, 0.125]] * 2)
     np.testing.assert_allclose(costs['b'], [[0.5, 0.25]] * 2)
     assert ''.join(order) == 'ab' + 2 * ('aaaaa' + 'bbb')
@@ -40,7 +41,7 @@ def test_bad_options_end_in_one_sentence(arguments, words, capsys):
 
 def test_without_pytorch_it_says_what_to_install():
     program = "import sys; sys.modules['torch'] = None\n" \
-        "from repdiff import benchmark; benchmark.main(['train'])"
+        "from repdiff.benchmark import __main__ as benchmark; benchmark.main(['train'])"
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith('repdiff: PyTorch is missing')
@@ -50,10 +51,9 @@ def test_without_pytorch_it_says_what_to_install():
 def test_cases_build_the_objectives_they_name():
     shape = (2, 2, 8)
     kinds = {}
-    for case in benchmark.CASES:
-        config = benchmark.config_of(benchmark.parser().parse_args(
-            ['train', '--width=8', '--depth=1', '--batch=4']), case)
-        objective = benchmark.make_objective(config, case, shape)
+    for case in steps.CASES:
+        config = steps.config_of(case, 4, width=8, depth=1)
+        objective = steps.make_objective(config, case, shape)
         kinds[case] = (objective.denoiser.conditioning, getattr(objective, 'paired_weight', None))
         assert objective.denoiser.width == 8
     assert kinds == {
@@ -63,13 +63,12 @@ def test_cases_build_the_objectives_they_name():
 
 
 def test_our_steps_run():
-    config = benchmark.config_of(benchmark.parser().parse_args(
-        ['train', '--width=8', '--depth=1', '--batch=8']), 'label')
+    config = steps.config_of('label', 8, width=8, depth=1)
     with config.unlocked():
         config.mesh.data = -1
-    objective = benchmark.make_objective(config, 'label', (2, 2, 4))
-    step = benchmark.our_train_step(config, objective, (2, 2, 4))
+    objective = steps.make_objective(config, 'label', (2, 2, 4))
+    step = steps.our_train_step(config, objective, (2, 2, 4))
     step()
     step()
-    benchmark.our_score_step(config, objective, (2, 2, 4))()
+    steps.our_score_step(config, objective, (2, 2, 4))()
     assert jax.device_count() == 8

@@ -1,0 +1,101 @@
+"""The paper's figures 7 and 9: images regenerated from z_t, and z0' over t.
+
+Both of validation images, which no row was trained on.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from repdiff import exhibits
+from repdiff.errors import UserError
+from repdiff.generation import figures
+from repdiff.generation.conditions import Condition
+from repdiff.generation.sampling import Settings, make_sampler, noised
+from repdiff.generation.studio import Studio
+from repdiff.generation.trained import Trained
+from repdiff.latents.frontend import to_uint8
+from repdiff.objectives.denoise import latent
+
+IMAGES = 6  # columns of figure 7
+SPLIT = 'valid'
+
+
+def figure7(studio: Studio, settings: Settings, t: int) -> tuple[bytes, dict]:
+    """PNG of images regenerated from z_t by each kind of model (arXiv 2505.06890, figure 7).
+
+    Also how far each lies from its image: {words: mean distance in grey levels}.
+    """
+    batch = _positives(studio)
+    images, front = np.asarray(batch['image']), studio.setting.frontend
+    z0 = latent({'frontend': front}, batch)
+    numbers = np.arange(len(images), dtype=np.int32)
+    lines, errors = [('the image', images, None)], {}
+    for words, model, denoise, condition in _models(studio, settings, batch):
+        sampler = make_sampler(denoise, model, settings, studio.setting.z_shape, t)
+        found = np.asarray(sampler(model.params, model.frozen, condition, numbers, z0))
+        off = np.sqrt(np.square(found.astype(float) - _shown(front, z0)).mean((1, 2, 3)))
+        lines.append((words, found, [f'{value:.1f}' for value in off]))
+        errors[words] = float(off.mean())
+    noisy = noised(z0, t, model.pretrain.schedule, settings.seed, numbers)
+    lines.insert(1, (f'z_{t}', _shown(front, noisy), None))
+    title = (f'Regenerated from z_{t} (as figure 7 of the paper)\nnumbers: distance from the image '
+             'in grey levels')
+    return figures.pictures(lines, title), errors
+
+
+def figure9(studio: Studio, settings: Settings, t: tuple[int, ...]) -> bytes:
+    """PNG of z0' over t of one validation image under each pre-trained row, r kept and dropped.
+
+    arXiv 2505.06890, eq. 3 and figure 9.
+    """
+    batch = _positives(studio)
+    image = np.asarray(batch['image'][0])
+    lines = []
+    for row, recipe in studio.recipes.items():
+        if not recipe.pretrain.steps:
+            continue
+        model = studio.model(row)
+        found = exhibits.z0_over_t(
+            model.pretrain, model.params['pretrain'], model.frozen, image, np.array(t),
+            jax.random.key(settings.seed))
+        for kind, predicted in found.items():
+            words = f'{row}, r {kind}' if 'kept' in found else row
+            shown = np.concatenate([image[None, ..., :1], predicted[..., None]])
+            lines.append((words, shown, None))
+    heads = ['the image', *(f't = {step}' for step in t)]
+    title = 'The clean image predicted at t (as figure 9 of the paper)'
+    return figures.pictures(lines, title, heads)
+
+
+def _positives(studio: Studio) -> dict:
+    """A batch of validation images of class 1, as many as figure 7 has columns."""
+    split = studio.dataset.split(SPLIT)
+    rows = [i for i in range(len(split)) if split.stored(i)['label'] == 1][:IMAGES]
+    if not rows:
+        raise UserError(f'the {SPLIT} split has no image of class 1 to draw figures 7 and 9 with.')
+    return {'image': jnp.stack([split[i]['image'] for i in rows]),
+            'label': jnp.ones(len(rows), jnp.int32)}
+
+
+def _models(studio: Studio, settings: Settings, batch: dict):
+    """(words, row, denoiser, condition) of each kind of model that this run has."""
+    kinds = {'none': 'unconditional', 'label': 'its class', 'images': 'its r'}
+    for condition, kind in kinds.items():
+        try:
+            model: Trained = studio.model(studio.row_for(Condition(condition)))
+        except UserError:
+            continue  # this run has no such row
+        words = f'{kind}, {model.row}'
+        if condition == 'none' and model.learned_nothing_given:
+            yield words, model, model.free, None
+        elif condition == 'label':
+            yield words, model, model.given_label(settings.guidance), batch['label']
+        elif condition == 'images':
+            r = model.represent(model.params, model.frozen, batch)
+            yield words, model, model.given_r(settings.guidance), r
+
+
+def _shown(front, z0: jax.Array) -> np.ndarray:
+    """Latents as uint8 images."""
+    return np.asarray(to_uint8(front.decode(z0)))

@@ -1,0 +1,46 @@
+"""FID's Inception v3 and the measures on it against PyTorch and the published formulas."""
+
+import jax
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+import scipy.linalg
+
+import inception_reference
+from proven import assert_close, converted
+from repdiff.eval.generative import Moments, frechet_distance, inception_score, kernel_distance
+from repdiff.models.inception import Inception
+
+
+def test_measures_on_images_are_those_of_the_original(tmp_path):
+    original = inception_reference.Reference()
+    sets = [inception_reference.images(seed, 6, 40, 40, 3) for seed in (5, 6)]
+    with torch.no_grad():
+        theirs = [original(images) for images in sets]
+    fields, params = converted(tmp_path, 'inception', original.state, {})
+    apply = jax.jit(lambda params, x: Inception(**fields).apply({'params': params}, x))
+    mine = [apply(params, images) for images in sets]
+    for found, expected in zip(mine, theirs):
+        for name in ('pool', 'spatial', 'logits'):
+            assert_close(found[name], expected[name])
+
+    for name in ('pool', 'spatial'):
+        a, b = (Moments([np.asarray(found[name])[:, ::4]]) for found in mine)
+        x, y = (found[name][:, ::4].astype(np.float64) for found in theirs)
+        shift, x, y = x.mean(0) - y.mean(0), x - x.mean(0), y - y.mean(0)
+        # 6 images: the root of the covariances' product has the eigenvalues of a 6 x 6 matrix.
+        root = scipy.linalg.sqrtm(x @ y.T @ y @ x.T).real / 5
+        expected = shift @ shift + ((x**2).sum() + (y**2).sum()) / 5 - 2 * np.trace(root)
+        assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-3)
+
+    p = torch.softmax(torch.from_numpy(theirs[0]['logits']).double(), 1)
+    expected = (p * (p.log() - p.mean(0).log())).sum(1).mean().exp().item()
+    assert inception_score([np.asarray(mine[0]['logits'])]) == pytest.approx(expected, rel=1e-3)
+
+    x, y = (torch.from_numpy(found['pool']).double() for found in theirs)
+    kernels = [((u @ v.T) / 2048 + 1) ** 3 for u, v in ((x, x), (y, y), (x, y))]
+    within = [(k.sum() - k.trace()) / (6 * 5) for k in kernels[:2]]
+    expected = (within[0] + within[1] - 2 * kernels[2].mean()).item()
+    found = kernel_distance(*([np.asarray(features['pool'])] for features in mine))
+    assert found == pytest.approx(expected, rel=1e-3)

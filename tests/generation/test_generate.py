@@ -1,0 +1,181 @@
+"""The command from end to end on random weights, and what its samples depend on."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from repdiff import generate
+from repdiff.errors import UserError
+from repdiff.generation import conditions, features, sampling, trained
+from repdiff.generation.conditions import Condition
+from repdiff.generation.sampling import Settings
+from repdiff.generation.studio import Studio
+
+SETTINGS = Settings(sampler='ddpm', steps=3, guidance=1.0, seed=0)
+
+
+@pytest.fixture(scope='module')
+def studio(workdir):
+    return Studio(workdir, trained.config_of(workdir), 'test', batch=8)
+
+
+def prepared(studio, text, scale=1.0, row=''):
+    condition = conditions.parse(text)
+    model = studio.model(row or studio.row_for(condition))
+    return model, conditions.prepare(condition, model, studio.setting, studio.dataset, scale=scale,
+                                     seed=0, reference='test')
+
+
+def drawn(studio, text, directory, count=10, batch=8, settings=SETTINGS, **options):
+    model, given = prepared(studio, text, scale=settings.guidance, **options)
+    shards = sampling.samples(given, model, settings, count, directory, studio.setting, batch, '')
+    return np.concatenate(list(shards)).astype(int)
+
+
+def test_the_whole_table_with_its_figures(workdir, capsys):
+    generate.main([f'--workdir={workdir}', '--samples=12', '--steps=3', '--batch=8'])
+    table = json.loads((workdir / 'generate' / 'table.json').read_text())
+    names = [row['name'] for row in table['rows']]
+    assert names == ['real images (valid)', 'real images (pretrain)', 'unconditional_ldt none',
+                     'rc_ldt label', 'rc_ldt images', 'rc_ldt density']
+    for row in table['rows'][2:]:
+        assert row['images'] == 12 and row['inception_score'] is None
+        assert np.isfinite([row[key] for key in ('fid', 'sfid', 'kid', 'precision', 'recall',
+                                                 'density', 'coverage')]).all()
+        assert (row['copies']['source_distance'] is not None) == (row['condition'] == 'images')
+        assert (workdir / 'generate' / f'{row["directory"]}.png').read_bytes()[:4] == b'\x89PNG'
+    printed = capsys.readouterr().out
+    assert 'joint ViT of rc_ldt' in printed and 'Against 16 test images' in printed
+    assert set(json.loads((workdir / 'generate' / 'figure7.json').read_text())['distance']) == {
+        'unconditional, unconditional_ldt', 'its class, rc_ldt', 'its r, rc_ldt'}
+    assert (workdir / 'generate' / 'figure9.png').exists()
+
+
+def test_a_sample_depends_on_seed_and_number_alone(studio, tmp_path):
+    for text in ('density', 'label'):
+        whole = drawn(studio, text, tmp_path / text)
+        parts = drawn(studio, text, tmp_path / f'{text}-parts', count=3, batch=16)
+        assert np.abs(whole[:3] - parts).max() <= 1  # of 255, after other roundings
+        other = Settings('ddpm', 3, 1.0, seed=1)
+        assert np.abs(whole - drawn(studio, text, tmp_path / f'{text}-1', settings=other)).max() > 9
+
+
+def test_sets_of_samples_do_not_mix(workdir, tmp_path):
+    """The density is another where the pre-training images are the reference."""
+    made = []
+    for reference in ('test', 'pretrain'):
+        studio = Studio(workdir, trained.config_of(workdir), reference, batch=8)
+        order = studio.order(Condition('density'), '', SETTINGS)
+        made.append(sampling.directory_of(tmp_path, order.model, 'density', order.given, SETTINGS))
+    assert made[0] != made[1]
+
+
+def test_stopped_sampling_goes_on_where_it_was(studio, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, 'SHARD', 4)
+    whole = drawn(studio, 'none', tmp_path / 'a')
+    kept, lost = sampling.shard_file(tmp_path / 'a', 0), sampling.shard_file(tmp_path / 'a', 1)
+    before = kept.stat().st_mtime_ns
+    lost.unlink()
+    np.testing.assert_array_equal(drawn(studio, 'none', tmp_path / 'a', count=12)[:10], whole)
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_guidance_of_r_and_of_labels(studio, tmp_path):
+    """Scale 1 is the conditional model; r and labels matter, and more at a higher scale."""
+    for text, row in (('images', 'rc_ldt'), ('label:1', 'unconditional_ldt')):
+        model, given = prepared(studio, text, row=row)
+        _, stronger = prepared(studio, text, 3.0, row=row)
+        numbers = np.arange(4)
+        z = jax.random.normal(jax.random.key(0), (4, *studio.setting.z_shape))
+        condition, t = jnp.asarray(given.values(numbers)), jnp.full(4, 30)
+        once, more = (np.asarray(each.denoise(model.params, condition)(z, t))
+                      for each in (given, stronger))
+        free = np.asarray(model.free(model.params)(z, t))
+        if text == 'images':
+            weights = {'params': model.params['pretrain']['denoiser']}
+            np.testing.assert_array_equal(
+                once, model.pretrain.denoiser.apply(weights, z, t, condition))
+        else:  # compiled, as one of two denoisers
+            expected = model.tune.denoise(model.params['tune'], z, t, condition)
+            np.testing.assert_allclose(once, expected, atol=1e-5)
+        assert np.abs(once - free).max() > 1e-2
+        np.testing.assert_allclose(more - free, 3 * (once - free), atol=1e-4)
+
+
+def test_labels_steer_where_the_row_was_tuned(studio):
+    model, given = prepared(studio, 'label:1')
+    assert model.tune.t_range == (0, 100)
+    z, condition = jnp.ones((2, *studio.setting.z_shape)), jnp.ones(2, int)
+    for t, expected in ((99, lambda *a: model.tune.denoise(model.params['tune'], *a, condition)),
+                        (100, model.free(model.params))):
+        t = jnp.full(2, t)
+        np.testing.assert_allclose(given.denoise(model.params, condition)(z, t), expected(z, t),
+                                   atol=1e-5)
+
+
+def test_token_r_and_lines_between_images(studio, tmp_path):
+    model, given = prepared(studio, 'between', row='rc_ldt_paper')
+    steps = conditions.STEPS_BETWEEN
+    r = given.values(np.arange(2 * steps))
+    np.testing.assert_allclose(r[3], r[0] + 3 / (steps - 1) * (r[steps - 1] - r[0]), atol=1e-5)
+    np.testing.assert_array_equal(given.noise(np.arange(2 * steps)), np.repeat([0, 1], steps))
+    np.testing.assert_array_equal(given.sources(np.array([0]))[0], given.sources(np.array([3]))[0])
+    assert drawn(studio, 'between', tmp_path, row='rc_ldt_paper').shape == (10, 32, 32, 1)
+
+
+def test_features_are_sharded_and_kept(studio, tmp_path):
+    network = features.joint(studio.model('rc_ldt'))
+    shards = features.RealShards(studio.dataset.split('valid'))
+    found = features.extract(shards, shards.count, network, tmp_path, studio.mesh, 8, '')
+    direct = network.apply(network.params, jnp.asarray(shards[0]))
+    for kind, values in direct.items():
+        np.testing.assert_allclose(np.concatenate(list(found[kind])), values, atol=1e-5)
+    assert found['spatial'][0].shape == (16, 7 * 16)
+    [kept] = (tmp_path / network.key).iterdir()
+    before = kept.stat().st_mtime_ns
+    features.extract(shards, shards.count, network, tmp_path, studio.mesh, 8, '')
+    assert kept.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize('options, words', [
+    (['--condition=nothing'], 'is none of none, label'),
+    (['--condition=label:blood'], 'the classes are'),
+    (['--condition=images:test'], 'would make the measures copies'),
+    (['--condition=between', '--reference=valid'], 'would make the measures copies'),
+    (['--condition=images:nowhere'], 'the splits are'),
+    (['--condition=between:a,b'], 'two ids of validation images'),
+    (['--condition=none', '--row=rc_ldt_paper'], 'never worked without r'),
+    (['--condition=images', '--row=unconditional_ldt'], 'pre-trained without r'),
+    (['--condition=density', '--row=rc_ldt_paper'], 'one vector r an image'),
+    (['--condition=images', '--row=rc_ldt_paper', '--guidance=2'], 'never learned to denoise'),
+    (['--row=resnet'], 'has no row'),
+    (['--reference=all'], 'the splits are'),
+    (['--sampler=euler'], 'choose ddim or ddpm'),
+    (['--steps=1'], 'choose 2 to 1000'),
+    (['--samples=5'], 'too few to measure'),
+    (['--from-t=1000', '--samples=12', '--steps=3'], 'choose 1 to 999'),
+    (['--inception=nowhere'], 'holds no converted weights'),
+    (['--colour'], 'unrecognized arguments'),
+])
+def test_bad_input_is_one_sentence(workdir, options, words):
+    with pytest.raises(UserError, match=words):
+        generate.main([f'--workdir={workdir}', *options])
+
+
+def test_a_workdir_that_is_none_or_not_trained(tmp_path, workdir):
+    with pytest.raises(UserError, match='has no config.json'):
+        generate.main([f'--workdir={tmp_path}'])
+    (tmp_path / 'config.json').write_bytes((workdir / 'config.json').read_bytes())
+    with pytest.raises(UserError, match='has no checkpoint'):
+        generate.main([f'--workdir={tmp_path}', '--condition=none'])
+
+
+def test_a_workdir_of_another_version(tmp_path, workdir):
+    config = json.loads((workdir / 'config.json').read_text())
+    config['data']['flip'] = True
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r'another version of repdiff, with other keys \(data.flip'):
+        generate.main([f'--workdir={tmp_path}'])
