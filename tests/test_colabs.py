@@ -23,13 +23,12 @@ TINY = ' '.join([
     '--config.classify.budget=16', '--config.classify.min_draws=8', '--config.evidence.draws=4',
     '--config.evidence.flips=50', '--config.evidence.images=4', '--config.eval.bootstrap=50',
 ])
+ONE = """ --config.rows="('rc_ldt',)" """
+THREE = """ --config.rows="('tokens','tokens_paper','unconditional')" """
 SETTINGS = {  # what replaces the parameters, and how many pictures are then shown
-    'quickstart': ("PRESET = 'smoke'\nOPTIONS = '{tiny} --config.rows=rc_ldt,'", 4),
-    'hematoma_tpu': ("ROOT = '{room}/drive'\nSOURCE = f'{{ROOT}}/slices'\nSLICES = 120\n"
-                     "PRESET, IMAGE_SIZE = 'smoke', 32\n"
-                     "OPTIONS = '{tiny} --config.rows=rc_ldt,'", 4),
-    'representation_study': (
-        "OPTIONS = '{tiny} --config.rows=tokens,tokens_paper,unconditional'", 4),
+    'quickstart': ({'PRESET': 'smoke', 'OPTIONS': TINY + ONE}, 5),
+    'hematoma_tpu': ({'PRESET': 'smoke', 'IMAGE_SIZE': 32, 'SLICES': 120, 'OPTIONS': TINY}, 4),
+    'representation_study': ({'OPTIONS': TINY + THREE}, 4),
 }
 
 
@@ -58,8 +57,12 @@ def test_notebooks_run_from_top_to_bottom(path, room, monkeypatch):
     monkeypatch.setenv('PATH', f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
     monkeypatch.setenv('XLA_FLAGS', '--xla_backend_optimization_level=0')
     settings, pictures = SETTINGS[path.stem]
-    tiny = f'{TINY} --config.cache={room}/cache'
-    settings = f"WORKDIR = '{room}/{path.stem}'\n{settings.format(tiny=tiny, room=room)}"
+    settings = settings | {
+        'ROOT': f'{room}/drive', 'SOURCE': f'{room}/drive/slices',
+        'WORKDIR': f'{room}/{path.stem}',
+        'OPTIONS': f'{settings["OPTIONS"]} --config.cache={room}/cache',
+    }
+    settings = '\n'.join(f'{name} = {value!r}' for name, value in settings.items())
     notebook = nbformat.read(path, 4)
     at = [cell.metadata.get('tags') for cell in notebook.cells].index(['parameters'])
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(settings))
