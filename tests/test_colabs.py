@@ -24,11 +24,11 @@ TINY = ' '.join([
     '--config.evidence.flips=50', '--config.evidence.images=4', '--config.eval.bootstrap=50',
 ])
 ONE = """ --config.rows="('rc_ldt',)" """
-THREE = """ --config.rows="('tokens','tokens_paper','unconditional')" """
+SWITCHES = """ --config.rows="('tokens','tokens_paper')" """
 SETTINGS = {  # what replaces the parameters, and how many pictures are then shown
     'quickstart': ({'PRESET': 'smoke', 'OPTIONS': TINY + ONE}, 5),
     'hematoma_tpu': ({'PRESET': 'smoke', 'IMAGE_SIZE': 32, 'SLICES': 120, 'OPTIONS': TINY}, 4),
-    'representation_study': ({'OPTIONS': TINY + THREE}, 4),
+    'representation_study': ({'OPTIONS': TINY + SWITCHES}, 4),
 }
 
 
