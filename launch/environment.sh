@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by local.sh and test.sh: a virtual environment in .venv with repdiff and the named extras.
 # PYTHON chooses the interpreter (3.11 or newer), VENV the directory.
 set -euo pipefail

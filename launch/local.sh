@@ -3,6 +3,7 @@
 #   launch/local.sh                                          the quick preset, minutes on 2 CPU cores
 #   launch/local.sh --config=configs/hematoma.py:smoke       seconds
 #   EXTRAS=cuda launch/local.sh --config=configs/hematoma.py:paper     on a GPU (or EXTRAS=tpu)
+# shellcheck source=launch/environment.sh
 . "$(dirname "$0")/environment.sh"
 make_environment "${EXTRAS:-ct}"
 case " $* " in

@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,8 @@ class Card:
 def code_version() -> str:
     """The package's version, with the git commit where the code runs from a checkout."""
     version = importlib.metadata.version('repdiff')
+    if shutil.which('git') is None:  # as in launch/Dockerfile
+        return version
     found = subprocess.run(
         ['git', 'describe', '--always', '--dirty'], cwd=Path(__file__).parent,
         capture_output=True, text=True, check=False,

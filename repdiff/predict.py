@@ -20,7 +20,7 @@ import numpy as np
 from repdiff import config as configs
 from repdiff import finished, sharding
 from repdiff.data import deidentify, incoming, workers
-from repdiff.data.jobs import Record
+from repdiff.data.work import Record
 from repdiff.data.png import decode_png
 from repdiff.data.settings import DataSettings
 from repdiff.data.slices import Skipped

@@ -20,7 +20,7 @@ def test_means_are_over_evenly_spaced_images_of_each_class(monkeypatch, shots, e
     labels[5] = -1  # unlabelled
     r = np.arange(10.0)[:, None]
     monkeypatch.setattr(phases, 'map_split', lambda *_: r)
-    monkeypatch.setattr(phases, '_frozen', lambda *_: {})
+    monkeypatch.setattr(phases, 'frozen_parts', lambda *_: {})
     config = configs.base()
     config.tune.shots = shots
     split = types.SimpleNamespace(labels=lambda: labels)

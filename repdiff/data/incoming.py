@@ -5,14 +5,14 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from repdiff.data import jobs, pictures, windows, workers
+from repdiff.data import jobs, pictures, windows, work
 from repdiff.data.deidentify import Hasher
-from repdiff.data.jobs import Context, Job, Note, Record
+from repdiff.data.jobs import Job
 from repdiff.data.settings import DataSettings
 from repdiff.data.slices import Skipped
+from repdiff.data.work import Context, Note, Record
+from repdiff.data.workers import Workers
 from repdiff.errors import UserError
-
-_DIED = 'ended the process that read it, or its neighbours; there may be too little memory.'
 
 
 def settings_of(given: Sequence[str], like: DataSettings) -> DataSettings:
@@ -53,17 +53,18 @@ def read(paths: Sequence[Path], settings: DataSettings, hasher: Hasher | None, p
         if not pictures.is_picture(source):  # what it says of them is for a data set's owner
             notes.append((source, remark))
 
-    for each in jobs.file_jobs(paths, root, note):
-        if isinstance(each, Job):
-            planned.append(each)
-        else:
-            yield dataclasses.replace(each, source=jobs.below(each.source, root))
-    yield from (Note(jobs.below(source, root), remark) for source, remark in notes)
-    for job, results in workers.run(jobs.do, planned, Context(settings, None, hasher), processes):
-        if results is None:
-            yield from (Skipped(jobs.below(str(path), root), _DIED) for path in jobs.files_in(job))
-        else:
-            yield from results
+    with Workers(Context(settings, None, hasher), processes) as team:
+        for each in jobs.file_jobs(paths, root, note, team):
+            if isinstance(each, Job):
+                planned.append(each)
+            else:
+                yield dataclasses.replace(each, source=jobs.below(each.source, root))
+        yield from (Note(jobs.below(source, root), remark) for source, remark in notes)
+        for _, items in jobs.done(work.do, planned, team):
+            for item in items:
+                if isinstance(item, Skipped):
+                    item = dataclasses.replace(item, source=jobs.below(item.source, root))
+                yield item
 
 
 def names(paths: Sequence[Path], settings: DataSettings) -> list[str]:
