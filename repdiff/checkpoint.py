@@ -1,5 +1,6 @@
 """Checkpoints of a phase: Orbax, state and data iterator together, sealed against damage."""
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 
 from repdiff import cluster, manifest, progress
+from repdiff.sharding import param_shardings
 
 
 class Checkpoints:
@@ -124,6 +127,22 @@ class Checkpoints:
             if self._closed.wait(0.02):
                 return  # writing it failed
         manifest.seal(directory, **self._facts[step])
+
+
+def best_ema(directory: Path, shapes: Any, mesh: Mesh) -> tuple[Any, int] | None:
+    """The EMA parameters of a phase's best checkpoint, placed on the mesh, and its step.
+
+    `shapes` are those of the parameters. None where `directory` has no checkpoint.
+    """
+    if not directory.is_dir():
+        return None
+    like = jax.tree.map(
+        lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
+        shapes, param_shardings(shapes, mesh),
+    )
+    with contextlib.closing(Checkpoints(directory, 1)) as checkpoints:
+        found = checkpoints.restore_ema(like)
+        return None if found is None else (found, checkpoints.best_step())
 
 
 class _Manager(ocp.CheckpointManager):

@@ -36,7 +36,7 @@ def score(
     evaluator = phases.make_evaluator(config, objective, setting)
     conditions = np.arange(len(setting.classes))
     arrays: dict[str, np.ndarray] = {'t': phases.sweep_steps(config, config.classify.draws)}
-    z0, arrays['sweep_errors'] = {}, None
+    z0 = {}
     for split in ('valid', 'test'):
         z0[split] = phases.latents(config, setting, split)
         loaded = dataset.load(split)

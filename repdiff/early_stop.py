@@ -16,13 +16,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from repdiff import finished, phases, report, sharding
 from repdiff.data import pipeline, records, sources
-from repdiff.errors import UserError, exit_on_user_error
+from repdiff.errors import Parser, UserError, exit_on_user_error
 from repdiff.files import write_json
 from repdiff.zeroshot import replay
 
@@ -30,14 +30,9 @@ TIMED = 64  # images that time and pairs of noise are measured on
 PAIRS = 16  # a step
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f'{message}; see python -m repdiff.early_stop --help.')
-
-
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = _Parser(prog='python -m repdiff.early_stop', description=__doc__, allow_abbrev=False)
+    made = Parser(prog='python -m repdiff.early_stop', description=__doc__, allow_abbrev=False)
     add = made.add_argument
     add('--workdir', required=True, type=Path, help='of a finished run of repdiff.main')
     add('--row', default='', help='row of the results; the first')

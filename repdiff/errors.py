@@ -1,5 +1,6 @@
 """Errors that a user can mend: one sentence, no traceback."""
 
+import argparse
 import contextlib
 import errno
 import os
@@ -7,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 # Errors by which a file system refuses to write.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
@@ -15,6 +17,13 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
 
 class UserError(Exception):
     """Bad input. The message is one sentence: which file or key, what is wrong, and the mend."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Options of a command; what does not fit is a `UserError` that points to --help."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f'{message}; see {self.prog} --help.')
 
 
 def check_writable(path: str | os.PathLike, what: str) -> None:

@@ -1,7 +1,6 @@
 """The recipe in order: data, pre-train, tune, classify, report. What the workdir has is not redone."""
 
 import json
-import time
 from pathlib import Path
 
 import jax
@@ -18,7 +17,7 @@ from repdiff.data import phantom, pipeline, records, sources
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.errors import UserError
 from repdiff.eval import floors, intervals
-from repdiff.eval.answers import write_predictions
+from repdiff.eval.answers import Answers, write_predictions
 from repdiff.files import write_json, write_npz
 from repdiff.latents import cache, frontend
 from repdiff.latents.vae import Vae
@@ -52,12 +51,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     z0_figures = {'image': shown[..., 0], 't': np.array(FIGURE_T)}
     for row, recipe in recipes.items():
         z0_figures |= _row(recipe, row, setting, dataset, shown, workdir, card)
-    evidence = explain.exhibit(
-        workdir, results.answer(config.rows[0], workdir, config.seed), dataset, mesh
-    )
+    answers = [results.answer(row, workdir, config.seed) for row in config.rows]
+    evidence = explain.exhibit(workdir, answers[0], dataset, mesh)
     if cluster.is_first():
         write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
-        _write_results(config, dataset, workdir, card, evidence)
+        _write_results(config, dataset, workdir, card, answers, evidence)
         report.write(workdir)
         print(f'report: {workdir / "report" / "index.html"}')
     cluster.wait_for_all('report')
@@ -221,12 +219,11 @@ def _figure_image(dataset) -> np.ndarray:
 
 
 def _write_results(
-    config: ConfigDict, dataset, workdir: Path, card: Card, evidence: dict
+    config: ConfigDict, dataset, workdir: Path, card: Card, answers: list[Answers], evidence: dict
 ) -> None:
-    """predictions.csv, results.json and card.json from the scores on disk and the floors."""
-    rows = [results.answer(row, workdir, config.seed) for row in config.rows]
+    """predictions.csv, results.json and card.json from the rows' answers and the floors."""
     arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
-    rows += floors.floors(*arrays, classes=len(dataset.info['classes']))
+    rows = answers + floors.floors(*arrays, classes=len(dataset.info['classes']))
     write_predictions(workdir / 'predictions.csv', rows)
     bootstrap = {'resamples': config.eval.bootstrap, 'seed': config.seed}
     info = dataset.info

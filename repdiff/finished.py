@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from repdiff import config as configs
 from repdiff import classify, phases, published, sharding
-from repdiff.checkpoint import Checkpoints
+from repdiff.checkpoint import best_ema
 from repdiff.data import pipeline
 from repdiff.errors import UserError
 from repdiff.files import write_json, write_npz
@@ -158,21 +158,11 @@ def _params(
     shapes = jax.eval_shape(
         objective.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *z_shape), np.float32)
     )
-    like = jax.tree.map(
-        lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
-        shapes, sharding.param_shardings(shapes, mesh),
-    )
     directory = workdir / 'checkpoints' / f'{row}.tune'
-    if not directory.is_dir():
+    found = best_ema(directory, shapes, mesh)
+    if found is None:
         raise _unfinished(directory)
-    checkpoints = Checkpoints(directory, 1)
-    try:
-        found = checkpoints.restore_ema(like)
-        if found is None:
-            raise _unfinished(directory)
-        return found, checkpoints.best_step()
-    finally:
-        checkpoints.close()
+    return found
 
 
 def _frontend(workdir: Path, config: ConfigDict, channels: int) -> PatchBasis | Vae:

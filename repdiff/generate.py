@@ -4,12 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import jax
 import numpy as np
 
-from repdiff.errors import UserError, exit_on_user_error
+from repdiff.errors import Parser, UserError, exit_on_user_error
 from repdiff.files import write_atomic, write_json
 from repdiff.generation import conditions, features, figures, regenerate, sampling, table, trained
 from repdiff.generation.features import Network
@@ -21,16 +20,11 @@ TABLE = ('none', 'label', 'images', 'density')  # the rows of the table where no
 FIGURE_T = (50, 100, 200, 300, 400, 600, 800)  # of figure 9
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f'{message}; see python -m repdiff.generate --help.')
-
-
 def parser() -> argparse.ArgumentParser:
     """The options."""
     grammar = '; '.join(f'{name}: {words}' for name, words in conditions.GRAMMAR.items())
-    made = _Parser(prog='python -m repdiff.generate', description=__doc__, allow_abbrev=False,
-                   epilog=f'Conditions are {grammar}.')
+    made = Parser(prog='python -m repdiff.generate', description=__doc__, allow_abbrev=False,
+                  epilog=f'Conditions are {grammar}.')
     add = made.add_argument
     add('--workdir', required=True, type=Path, help='of a finished run of repdiff.main')
     add('--condition', action='append', metavar='CONDITION', help='what to generate under; give it '

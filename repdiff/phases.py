@@ -17,6 +17,7 @@ from repdiff import interrupt, optim, published
 from repdiff.data import pipeline
 from repdiff.diffusion import schedule as schedules
 from repdiff.diffusion.loss import PENALTIES
+from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.errors import UserError
 from repdiff.latents.frontend import PatchBasis
 from repdiff.latents.vae import Vae
@@ -29,7 +30,6 @@ from repdiff.sharding import host_rows, param_shardings, to_all, to_devices, to_
 from repdiff.train import Phase
 from repdiff.zeroshot import rules
 from repdiff.zeroshot.evaluator import Evaluator
-from repdiff.zeroshot.score import draw_noise, image_keys
 from repdiff.zeroshot.sequential import Settings
 
 
@@ -225,7 +225,7 @@ def _leak_meter(
     @jax.jit
     def losses(params, frozen, batch):
         z0, keys = latent(frozen, batch), image_keys(noise_key, batch['id'])
-        eps = draw_noise(keys, jnp.zeros(len(z0), jnp.int32), z0.shape[1:])
+        eps = draw_noise(keys, 0, z0.shape[1:])
         steps = objective.schedule.steps
         t = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 0, steps))(keys)
         flags = jnp.zeros(z0.shape[:1], bool)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from repdiff.data.work import Record
 from repdiff.data.png import decode_png
 from repdiff.data.settings import DataSettings
 from repdiff.data.slices import Skipped
-from repdiff.errors import UserError, check_writable, exit_on_user_error
+from repdiff.errors import Parser, check_writable, exit_on_user_error
 from repdiff.explain import Explainer, pair_of
 from repdiff.files import write_atomic
 from repdiff.finished import Desk, FinishedRow
@@ -34,15 +34,10 @@ from repdiff.progress import Progress
 _AT_ONCE = 64  # images classified, and written down, together
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f'{message}; see python -m repdiff.predict --help.')
-
-
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = _Parser(prog='python -m repdiff.predict', description=__doc__, allow_abbrev=False,
-                   epilog=f'repdiff is {NOTICE}.')
+    made = Parser(prog='python -m repdiff.predict', description=__doc__, allow_abbrev=False,
+                  epilog=f'repdiff is {NOTICE}.')
     add = made.add_argument
     add('files', nargs='+', metavar='FILES', help='files or folders')
     add('--workdir', required=True, type=Path, help='of a finished run of repdiff.main')

@@ -5,19 +5,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from repdiff import config
 from repdiff.data import burned_in, deidentify, jobs, preparation, records, windows, workers
 from repdiff.data.settings import SIMULATED, DataSettings
-from repdiff.errors import UserError, exit_on_user_error
+from repdiff.errors import Parser, UserError, exit_on_user_error
 
 IMAGE_SIZE = 256  # the paper's
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f'{message}; see python -m repdiff.prepare --help.')
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -36,7 +31,7 @@ def _fractions(text: str) -> dict[str, float]:
 def parser() -> argparse.ArgumentParser:
     """The options; what is not given is as in the base config."""
     data = config.base().data
-    made = _Parser(prog='python -m repdiff.prepare', description=__doc__, allow_abbrev=False)
+    made = Parser(prog='python -m repdiff.prepare', description=__doc__, allow_abbrev=False)
     add = made.add_argument
     add('--source', nargs='+', required=True, metavar='PATH',
         help='a directory or files: DICOM, NIfTI, NumPy, PNG, JPEG, TIFF; or tfds:NAME')

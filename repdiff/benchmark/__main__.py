@@ -3,10 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from repdiff.benchmark import beside, convert, evaluator, prepare
-from repdiff.errors import UserError, exit_on_user_error
+from repdiff.errors import Parser, exit_on_user_error
 
 # Each module has options(add) and run(options); its docstring is the help.
 WHAT = {
@@ -18,14 +17,9 @@ WHAT = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f'{message}; see {self.prog} --help.')
-
-
 def parser() -> argparse.ArgumentParser:
     """One subcommand for each entry of WHAT."""
-    made = _Parser(prog='python -m repdiff.benchmark', description=__doc__, allow_abbrev=False)
+    made = Parser(prog='python -m repdiff.benchmark', description=__doc__, allow_abbrev=False)
     parts = made.add_subparsers(dest='what', required=True, metavar='WHAT')
     for name, module in WHAT.items():
         part = parts.add_parser(

@@ -31,11 +31,6 @@ class Condition:
     def __str__(self) -> str:
         return f'{self.kind}:{self.of}' if self.of else self.kind
 
-    @property
-    def guidable(self) -> bool:
-        """Whether guidance means anything under it."""
-        return self.kind != 'none'
-
 
 @dataclass(frozen=True)
 class Given:

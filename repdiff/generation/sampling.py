@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from repdiff import phases
 from repdiff.diffusion.noise import draw_noise
 from repdiff.diffusion.samplers import ddim, ddpm, even_steps
-from repdiff.diffusion.schedule import Schedule
+from repdiff.diffusion.schedule import Schedule, add_noise
 from repdiff.errors import UserError
 from repdiff.files import write_atomic, write_json
 from repdiff.generation.conditions import Given
@@ -99,7 +100,7 @@ def noised(
 ) -> jax.Array:
     """z_t of images (B, ...) with the noise that their samples start from."""
     eps = draw_noise(image_keys(seed, numbers), schedule.steps, z0.shape[1:])
-    return schedule.gamma[t] * z0 + schedule.delta[t] * eps
+    return add_noise(schedule, z0, jnp.full(z0.shape[:1], t), eps)
 
 
 def directory_of(

@@ -12,12 +12,11 @@ from ml_collections import ConfigDict
 
 from repdiff import config as configs
 from repdiff import phases, published
-from repdiff.checkpoint import Checkpoints
+from repdiff.checkpoint import best_ema
 from repdiff.diffusion.guidance import guided, within
 from repdiff.diffusion.loss import DenoiseFn
 from repdiff.errors import UserError
 from repdiff.objectives.denoise import Pretrain, Tune, latent
-from repdiff.sharding import param_shardings
 
 # (params, condition (B, ...)) -> DenoiseFn
 Conditioned = Callable[[Any, jax.Array | None], DenoiseFn]
@@ -149,17 +148,8 @@ def _ema(
     if isinstance(objective, Pretrain) and objective.pixels and (
             config.encoder.kind == 'dinov2_tuned'):
         shapes['encoder'] = published.encoder_params(config)
-    like = jax.tree.map(
-        lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
-        shapes, param_shardings(shapes, setting.mesh),
-    )
-    if directory.is_dir():
-        checkpoints = Checkpoints(directory, 1)
-        try:
-            found, step = checkpoints.restore_ema(like), checkpoints.best_step()
-        finally:
-            checkpoints.close()
-        if found is not None:
-            return found, step
+    found = best_ema(directory, shapes, setting.mesh)
+    if found is not None:
+        return found
     raise UserError(f'{directory} has no checkpoint; let python -m repdiff.main finish the run '
                     'first.')

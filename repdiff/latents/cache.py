@@ -8,7 +8,6 @@ split or data set an image is in; a table for each split tells where its latents
 """
 
 import hashlib
-import io
 import json
 import os
 import zipfile
@@ -22,7 +21,7 @@ import numpy as np
 
 from repdiff.data import pipeline
 from repdiff.errors import UserError
-from repdiff.files import write_atomic
+from repdiff.files import write_npz
 from repdiff.latents import store
 from repdiff.latents.vae import Vae
 from repdiff.progress import Progress
@@ -173,10 +172,8 @@ def _write_table(path: Path, places: Sequence[tuple[str, int]], **columns: np.nd
     """Where each image's latent is, as (number of one of `files`, row), beside the `columns`."""
     files = sorted({file for file, _ in places})
     numbers = {file: number for number, file in enumerate(files)}
-    buffer = io.BytesIO()
-    np.savez(buffer, files=files, number=np.array([numbers[file] for file, _ in places], np.int32),
-             row=np.array([row for _, row in places], np.int32), **columns)
-    write_atomic(path, buffer.getbuffer())
+    write_npz(path, files=files, number=np.array([numbers[file] for file, _ in places], np.int32),
+              row=np.array([row for _, row in places], np.int32), **columns)
 
 
 def _moments(vae: Vae, images: np.ndarray, batch: int) -> np.ndarray:

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.diffusion.samplers import ddim, even_steps
 from repdiff.diffusion.schedule import Schedule, add_noise
-from repdiff.zeroshot.score import ConditionalDenoiseFn, draw_noise, image_keys
+from repdiff.zeroshot.score import ConditionalDenoiseFn
 
 MOVES = 25  # of DDIM; fewer from a small t
 
@@ -28,7 +28,7 @@ def make_counterfactuals(
         keys = image_keys(key, ids)
 
         def one_draw(draw):
-            eps = draw_noise(keys, jnp.full(keys.shape, draw), z0.shape[1:])
+            eps = draw_noise(keys, draw, z0.shape[1:])
             z_t = add_noise(schedule, z0, jnp.full(z0.shape[:1], t), eps)
 
             def one_class(condition):

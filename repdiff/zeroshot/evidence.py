@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
+from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.diffusion.schedule import Schedule, add_noise
-from repdiff.zeroshot.score import ConditionalDenoiseFn, draw_noise, image_keys
+from repdiff.zeroshot.score import ConditionalDenoiseFn
 
 FLIPS_AT_ONCE = 256  # bounds memory
 FOR, AGAINST = np.array([230.0, 60.0, 20.0]), np.array([30.0, 110.0, 230.0])  # RGB of an overlay
@@ -62,7 +63,7 @@ def make_mapper(
         keys = image_keys(key, ids)
 
         def one_draw(draw):
-            eps = draw_noise(keys, jnp.full(keys.shape, draw), z0.shape[1:])
+            eps = draw_noise(keys, draw, z0.shape[1:])
             steps = jnp.full(z0.shape[:1], t[draw])
             z_t = add_noise(schedule, z0, steps, eps)
 

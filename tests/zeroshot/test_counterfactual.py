@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.diffusion.samplers import ddim, even_steps
 from repdiff.diffusion.schedule import add_noise, linear
 from repdiff.zeroshot.counterfactual import MOVES, make_counterfactuals
-from repdiff.zeroshot.score import draw_noise, image_keys
 
 SCHEDULE = linear(1000)
 KEY = jax.random.key(6)

@@ -7,7 +7,6 @@ over 2σ²: the score's slope is D/(2σ²) (v/δγ)² and its bias the log prior
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.diffusion.schedule import add_noise, linear
 from repdiff.latents.frontend import fit_haar, fit_pca
 from repdiff.zeroshot import evidence
-from repdiff.zeroshot.score import draw_noise, image_keys
 
 SCHEDULE = linear(1000)
 KEY = jax.random.key(5)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.diffusion.schedule import add_noise, linear
 from repdiff.sharding import AXES
-from repdiff.zeroshot.score import Scorer, all_errors, draw_noise, image_keys
+from repdiff.zeroshot.score import Scorer, all_errors
 
 SCHEDULE = linear(1000)
 T = np.array([10, 200, 10, 500, 200])
