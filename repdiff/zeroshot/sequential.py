@@ -252,8 +252,9 @@ def _worse(rule, plan, offsets, errors, active) -> np.ndarray:
 def scores(
     rule: Rule, plan: Plan, offsets: np.ndarray, errors: np.ndarray, drawn: np.ndarray
 ) -> np.ndarray:
-    """Scores (B, K) after `drawn` (B, K) draws, at most those of an outcome's `errors`: minus the mean so far, of a class that left early relative to the winner's.
+    """Scores (B, K) after `drawn` (B, K) draws, at most those of an outcome's `errors`.
 
+    Minus the mean so far; of a class that left early, relative to the winner's.
     The winner has seen all draws of the class, so their difference is taken over those alone, and
     the class scores no higher than the winner, whatever the winner's later draws were.
     """
