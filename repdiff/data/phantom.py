@@ -9,9 +9,11 @@ are added (`phantom_hematoma`, `phantom_confounders`), and the facility's scanne
 """
 
 import functools
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -29,7 +31,7 @@ from repdiff.data.phantom_hematoma import (
     paint_edema,
     paint_hematoma,
 )
-from repdiff.data.phantom_physics import scan
+from repdiff.data.phantom_physics import DRIFT, scan
 from repdiff.data.phantom_skull import paint_skull
 from repdiff.data.slices import Slice
 from repdiff.errors import UserError
@@ -73,6 +75,14 @@ class Settings:
                 words = 'a whole number' if field.type is int else 'a number'
                 raise UserError(f'simulated CT: {field.name} is {value!r}; choose {words} from '
                                 f'{low} to {high}.')
+
+
+def code_hash() -> str:
+    """sha256 of the simulation's source, so that slices of other code are not taken for its own."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob('phantom*.py')):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -176,14 +186,17 @@ def _bleeds(rng: np.random.Generator, counts: list[int],
 @functools.lru_cache(maxsize=8)
 def _person(settings: Settings, split: str, patient: int,
             lesion: tuple[float, float] | None) -> tuple:
-    """(head, confounders, hematoma or None, pose: rotation in degrees, row and column in mm)."""
+    """(head, confounders, hematoma or None, pose and drift: four standard normals).
+
+    They are the head's rotation, row and column, and the examination's shift of CT numbers.
+    """
     head = draw_head(_seed(settings, split, patient, 1))
     found = draw_confounders(_seed(settings, split, patient, 2))
     bleed = None if lesion is None else draw_hematoma(
         _seed(settings, split, patient, 3), *lesion, settings.contrast, settings.lesion_size)
     if bleed is not None and bleed.kind == 'intraventricular':  # blood dilates the ventricles
         head = replace(head, ventricle=max(head.ventricle, 1.25))
-    pose = tuple(_seed(settings, split, patient, 4).normal(size=3).tolist())
+    pose = tuple(_seed(settings, split, patient, 4).normal(size=4).tolist())
     return head, found, bleed, pose
 
 
@@ -194,6 +207,7 @@ def _render(settings: Settings, split: str, index: int,
     plan = _plan(settings, split)[index]
     head, found, lesion, pose = _person(settings, split, plan.patient, plan.lesion)
     place = facility(plan.facility, settings.facility_shift)
+    place = replace(place, offset=place.offset + DRIFT * pose[3])
     rng = _seed(settings, split, index, 5)
     size = settings.image_size
     factor = max(2, math.ceil(96 / size))

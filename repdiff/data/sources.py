@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from repdiff.data import deidentify, jobs, named, preparation, records, workers
+from repdiff.data import deidentify, jobs, named, phantom, preparation, records, workers
 from repdiff.data.settings import DataSettings, TFDS
 
 __all__ = ['DataSettings', 'cache_key', 'ensure_prepared']
@@ -44,9 +44,14 @@ def _latest(cache: Path, stem: str) -> Path | None:
 
 
 def cache_key(settings: DataSettings) -> str:
-    """sha256 of the settings and of what the source holds: names, sizes, times, the label file."""
+    """sha256 of the settings and of what the source holds: names, sizes, times, the label file.
+
+    What a simulation holds is its source code.
+    """
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
-    if settings.source.startswith(TFDS):
+    if settings.simulated:
+        digest.update(phantom.code_hash().encode())
+    elif settings.source.startswith(TFDS):
         digest.update(str(named.builder(settings.source).data_path).encode())
     elif jobs.is_files(settings):
         table = settings.labels_path()

@@ -59,6 +59,13 @@ def test_simulated(tmp_path):
     assert record['markers'].tolist() == list(item.markers) and record['label'] == item.label
 
 
+def test_slices_of_an_older_simulation_are_not_taken_from_the_cache(tmp_path, monkeypatch):
+    first = sources.ensure_prepared(simulated(), tmp_path)
+    assert sources.ensure_prepared(simulated(), tmp_path) == first
+    monkeypatch.setattr(phantom, 'code_hash', lambda: 'of other code')
+    assert sources.ensure_prepared(simulated(), tmp_path) != first
+
+
 def test_prepared_once(tmp_path):
     first = sources.ensure_prepared(simulated(), tmp_path)
     stamp = (first / 'prepare.json').stat().st_mtime_ns
