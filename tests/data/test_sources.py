@@ -127,6 +127,12 @@ def test_a_prepared_directory_is_taken_as_it_is(tmp_path):
     assert not (tmp_path / 'other').exists()
 
 
+def test_other_code_prepares_anew(tmp_path, monkeypatch):
+    first = sources.ensure_prepared(simulated(), tmp_path / 'cache')
+    monkeypatch.setattr(sources, 'FORMAT', sources.FORMAT + 1)
+    assert sources.ensure_prepared(simulated(), tmp_path / 'cache') != first
+
+
 def test_an_unreadable_image_stops_the_main_job(tmp_path):
     root = make_pictures(tmp_path / 'pictures')
     (root / '3.png').write_bytes(b'broken')
