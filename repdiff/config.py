@@ -132,10 +132,10 @@ def base() -> ConfigDict:
         train_images=0,  # labelled training images that learned weights are fitted on beside valid
         budget=512,  # draws an image and class at most
         alpha=0.05,  # probability that an image's early decision is not the budget's; 0: no stop
-        min_draws=12,  # before the first look at the evidence
+        min_draws=16,  # before the first look at the evidence: 8 pairs
         growth=1.25,  # of the draws from look to look
         stratified=True,  # the rule's steps in turn; False: in random order
-        antithetic=False,  # draws in pairs of ε and -ε
+        antithetic=True,  # draws in pairs of ε and -ε: what is linear in ε cancels
         batch=100,  # images encoded at once
         passes=200,  # forward passes (image, class, draw) at once; more use more memory
     ))
