@@ -14,6 +14,7 @@ def base() -> ConfigDict:
     config.name = 'hematoma'  # names the dataset and the report
     config.seed = 0  # of data, splits, pre-training, tuning and scoring noise
     config.cache = '~/.cache/repdiff'  # prepared datasets, shared by workdirs
+    config.xla_effort = 3  # 0 to 3, XLA's backend optimisation: 0 compiles fast, for runs of seconds
 
     config.data = ConfigDict(dict(
         source='simulated',  # 'simulated', a directory (files + CSV, or prepared), 'tfds:NAME'
@@ -53,6 +54,7 @@ def base() -> ConfigDict:
         shift=4,  # pixels: moves of up to half a latent position; 0 where latents are cached
         rotate=10.0,  # degrees either way, as heads lie; 0 where latents are cached
         zoom=0.1,  # factors from 1/1.1 to 1.1, as heads differ; 0 where latents are cached
+        brightness=13.0,  # grey levels of 255, as CT numbers drift; 0 where latents are cached
     ))
     config.latents = ConfigDict(dict(
         kind='pca',  # 'pca' (patch components), 'haar' (invertible) or 'sd_vae' (the paper)
@@ -132,10 +134,10 @@ def base() -> ConfigDict:
         train_images=0,  # labelled training images that learned weights are fitted on beside valid
         budget=512,  # draws an image and class at most
         alpha=0.05,  # probability that an image's early decision is not the budget's; 0: no stop
-        min_draws=12,  # before the first look at the evidence
+        min_draws=16,  # before the first look at the evidence: 8 pairs
         growth=1.25,  # of the draws from look to look
         stratified=True,  # the rule's steps in turn; False: in random order
-        antithetic=False,  # draws in pairs of ε and -ε
+        antithetic=True,  # draws in pairs of ε and -ε: what is linear in ε cancels
         batch=100,  # images encoded at once
         passes=200,  # forward passes (image, class, draw) at once; more use more memory
     ))

@@ -53,7 +53,8 @@ def curves(full: Outcome, decision: Decision, settings: Settings) -> dict[str, l
 def stratified_ratio(full: Outcome, decision: Decision, plan: Plan) -> float:
     """Variance of the mean difference of the two top classes with steps in turn over at random."""
     gaps = _gaps(full, decision) * (plan.share * plan.t.size)
-    return float(_variance(gaps, plan.t) / _variance(gaps, np.zeros_like(plan.t)))
+    means, t = gaps.reshape(len(gaps), -1, plan.unit).mean(-1), plan.t[:: plan.unit]
+    return float(_variance(means, t) / _variance(means, np.zeros_like(t)))
 
 
 def antithetic_ratio(pairs: Outcome, decision: Decision, plan: Plan) -> float:

@@ -60,6 +60,16 @@ def test_error_rate_stays_under_alpha_in_the_worst_case(of, classes):
         assert wrong > 0.6 * alpha  # the level is spent, not wasted
 
 
+def test_strong_skew_costs_less_than_twice_alpha():
+    """The test's t-distribution is exact for normal differences alone; README says what skew does."""
+    rng = np.random.default_rng(6)
+    errors = np.zeros((2000, 2, 128), np.float32)
+    errors[:, 0] = rng.exponential(size=(2000, 128))
+    errors[:, 0] += 1e-5 * rng.normal(size=(2000, 1)) - errors[:, 0].mean(-1, keepdims=True)
+    _, full, early = run(errors, rule(), settings(alpha=0.1), np.zeros(2))
+    assert np.mean(full != early) < 0.2
+
+
 def test_looks_that_are_not_corrected_for_err_too_often():
     errors = at_the_cut(1000)
     of, how = rule(), settings()
