@@ -86,9 +86,9 @@ class FinishedRow:
 def load(workdir: Path, row: str, mesh: Mesh) -> FinishedRow:
     """What `row` of a finished run became; '' is the first of its rows.
 
-    Raises UserError where the workdir lacks a part or has no such row.
+    Raises UserError where the workdir lacks a part, is of another version or has no such row.
     """
-    whole = ConfigDict(_json(workdir / 'config.json'))
+    whole = configs.of_workdir(workdir)
     row = row or whole.rows[0]
     if row not in whole.rows:
         raise UserError(f'--row: {workdir} has no row {row!r}; it has {", ".join(whole.rows)}.')

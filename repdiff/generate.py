@@ -8,9 +8,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from repdiff import config as configs
 from repdiff.errors import Parser, UserError, exit_on_user_error
 from repdiff.files import write_atomic, write_json
-from repdiff.generation import conditions, features, figures, regenerate, sampling, table, trained
+from repdiff.generation import conditions, features, figures, regenerate, sampling, table
 from repdiff.generation.features import Network
 from repdiff.generation.studio import HELD_OUT, Made, Studio
 from repdiff.host import keep_freed_memory
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     if given.samples <= table.FEWEST:
         raise UserError(f'--samples is {given.samples}, too few to measure; give more than '
                         f'{table.FEWEST}.')
-    config = trained.config_of(given.workdir)
+    config = configs.of_workdir(given.workdir)
     cache = Path(config.cache).expanduser() / 'xla'
     jax.config.update('jax_compilation_cache_dir', str(cache))
     if not 0 < given.from_t < config.diffusion.steps:

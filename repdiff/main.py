@@ -45,9 +45,24 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path]:
         raise UserError(f'unknown argument {rest[1]!r}; write options as --config.KEY=VALUE.')
     if config is None:
         raise UserError('--config is missing; try --config=configs/hematoma.py.')
+    _check_words(config, argv)
     _, _, preset = FLAGS['config'].config_filename.partition(':')
     name = '-'.join(part for part in (config.name, preset, str(config.seed)) if part)
     return config, Path(FLAGS.workdir or Path('workdirs') / name)
+
+
+def _check_words(config: ConfigDict, argv: list[str], path: str = 'config') -> None:
+    """Raises UserError where words without quotes became one, as of --config.rows=rc_ldt,vit."""
+    given = {argument.removeprefix(argument.partition('=')[0] + '=') for argument in argv}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            _check_words(value, argv, f'{path}.{key}')
+        elif isinstance(value, tuple):
+            for text in given.intersection(value):
+                if ',' in str(text):
+                    words = tuple(word.strip() for word in text.strip('()[]').split(',') if word)
+                    raise UserError(f'--{path}.{key}={text} is a single word to the parser; quote '
+                                    f'each: --{path}.{key}="{words}".')
 
 
 def _unknown_key(argv: list[str], message: str) -> str:

@@ -1,12 +1,13 @@
 """Every preset of every experiment builds; recipes replace keys of the base and nothing else."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 
 from repdiff import config as configs
-from repdiff import experiment
+from repdiff import experiment, generate, predict
 from repdiff.errors import UserError
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
@@ -45,6 +46,20 @@ def test_a_recipe_with_an_unknown_key_is_one_sentence():
         configs.recipe(config.lock(), 'rc_ldt')
     with pytest.raises(UserError, match="no recipe 'x'"):
         configs.recipe(config, 'x')
+
+
+@pytest.mark.parametrize('command', [generate, predict],
+                         ids=lambda command: command.__name__)
+def test_a_workdir_of_another_version_is_refused(tmp_path, command):
+    files = ['x.png'] if command is predict else []
+    config = json.loads(configs.base().to_json())
+    del config['tune']['shots']
+    for text, words in ((None, 'has no config.json'), ('{', 'is not valid JSON'),
+                        (json.dumps(config), r'another version .* other keys \(tune.shots\)')):
+        if text:
+            (tmp_path / 'config.json').write_text(text)
+        with pytest.raises(UserError, match=words):
+            command.main([f'--workdir={tmp_path}', *files])
 
 
 def test_the_first_difference_of_two_configs_is_named():

@@ -112,6 +112,7 @@ def check_promises(workdir):
     (['--config.tune.steps=many'], "config.tune.steps=many"),
     (['--config=configs/none.py'], "no file 'configs/none.py'"),
     (['--config.rows=("nobody",)'], "no recipe 'nobody'; choose from"),
+    (['--config.rows=rc_ldt,'], '--config.rows=rc_ldt, is a single word to the parser'),
     (['--config.latents.patch=5'], 'latents.patch is 5'),
     (['--config.data.source=/nowhere'], '/nowhere'),
     (['--workdir=/proc/nowhere'], "cannot make '/proc/nowhere'"),

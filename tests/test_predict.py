@@ -186,7 +186,7 @@ def test_prototypes_are_a_row_like_any_other(run, files, tmp_path):
 
 
 @pytest.mark.parametrize('arguments, words', [
-    (['--workdir=/nowhere', 'x.png'], "'/nowhere/config.json' is missing"),
+    (['--workdir=/nowhere', 'x.png'], "'/nowhere' has no config.json"),
     (['x.png'], 'required: --workdir'),
     (['--workdir=RUN', '--row=nobody', 'x.png'], "no row 'nobody'; it has rc_ldt"),
     (['--workdir=RUN', '--window=brian', 'x.png'], "window 'brian' is neither a preset"),

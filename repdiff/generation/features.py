@@ -1,6 +1,5 @@
 """Features of images under a network, for the measures: Inception v3, DINOv2 or the joint ViT."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from jax.sharding import Mesh
 from repdiff.convert import store
 from repdiff.data.records import Split
 from repdiff.errors import UserError
-from repdiff.files import write_atomic
+from repdiff.files import write_npz
 from repdiff.generation.sampling import SHARD
 from repdiff.generation.trained import Trained
 from repdiff.latents.frontend import to_uint8
@@ -150,7 +149,8 @@ def extract(
     for index in range(len(shards)):
         rows = min(SHARD, count - index * SHARD)
         if _rows(_file(directory, index)) < rows:
-            _write(_file(directory, index), _features(apply, params, shards[index], batch, mesh))
+            found = _features(apply, params, shards[index], batch, mesh)
+            write_npz(_file(directory, index), **found)
         progress.update(rows)
     with np.load(_file(directory, 0)) as arrays:
         return {kind: Features(directory, kind, count) for kind in arrays.files}
@@ -177,9 +177,3 @@ def _rows(path: Path) -> int:
         return 0
     with np.load(path) as arrays:
         return len(arrays['pool'])
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_atomic(path, buffer.getbuffer())

@@ -1,6 +1,5 @@
 """A trained row read back from its workdir: its networks, and the denoisers that samplers call."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,33 +88,6 @@ class Trained:
             return within(t_range, steered, self.free(params))
 
         return conditioned
-
-
-def config_of(workdir: Path) -> ConfigDict:
-    """The config of a run. Raises UserError where `workdir` is none, or of another version."""
-    path = workdir / 'config.json'
-    try:
-        found = json.loads(path.read_text())
-    except OSError:
-        raise UserError(f'--workdir: {str(workdir)!r} has no config.json; give the workdir of a '
-                        'run of python -m repdiff.main.') from None
-    except ValueError:
-        raise UserError(f'{path} is not valid JSON; run the main job again in a new '
-                        'workdir.') from None
-    known = configs.base().to_dict()
-    for key in [key for section in known for key in _odd(section, known, found)]:
-        raise UserError(f'{path} is of another version of repdiff, with other keys ({key}); use '
-                        'that version, or run the main job again in a new workdir.')
-    return ConfigDict(found)
-
-
-def _odd(section: str, known: dict, found: dict) -> list[str]:
-    """The keys of a section, and the section itself, that one of two configs lacks."""
-    if section not in found:
-        return [section]
-    if section == 'recipes' or not isinstance(known[section], dict):
-        return []  # recipes hold what they change
-    return [f'{section}.{key}' for key in sorted(known[section].keys() ^ found[section].keys())]
 
 
 def load(workdir: Path, config: ConfigDict, row: str, setting: phases.Setting) -> Trained:

@@ -171,11 +171,3 @@ def test_a_workdir_that_is_none_or_not_trained(tmp_path, workdir):
     (tmp_path / 'config.json').write_bytes((workdir / 'config.json').read_bytes())
     with pytest.raises(UserError, match='has no checkpoint'):
         generate.main([f'--workdir={tmp_path}', '--condition=none'])
-
-
-def test_a_workdir_of_another_version(tmp_path, workdir):
-    config = json.loads((workdir / 'config.json').read_text())
-    config['data']['flip'] = True
-    (tmp_path / 'config.json').write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r'another version of repdiff, with other keys \(data.flip'):
-        generate.main([f'--workdir={tmp_path}'])
