@@ -10,6 +10,7 @@ from scipy import ndimage, spatial
 
 AIR = {'hu': -1000.0, 'grey': 0}  # what takes the place of a removed object
 _TISSUE = {'hu': -200.0, 'grey': 32}  # above is tissue: fat in HU, and brain in a brain window
+_HARD = {'hu': 100.0, 'grey': 240}  # above is bone, plastic or metal, and no soft part of a head
 _GRID = 256  # the mask is found on a grid of about this many pixels a side
 _THICK = 3  # grid pixels, about 3 mm: what a disk of this radius does not fit in is no core
 _GAP = 1  # grid pixels: gaps up to twice this, about 2 mm, count as closed
@@ -18,17 +19,25 @@ _BULK = 15  # grid pixels: a square that fits in the head, and in no finger
 _PARTS = 12  # the largest parts looked at
 _FILLED = 0.5  # the share of tissue in what a face adds to the outline
 _BROW = 0.15  # of the bulk's height: a face lies before this
+_CHEEK = 0.15  # of the bulk's width, at either side: bones of a face that lie beside it are in it
 _MARGIN = 0.04  # of the head's size: skin and ears outside the hull of its solid parts
+_SCALP = 3.0  # grid pixels of skin that stay beneath what touches it
+_THICK_BONE = 11  # grid pixels: a square of bone, or of what it encloses, that fits in no finger
+_SMALL_BONE = 120  # grid pixels: the area of bone that a finger shows at most
+_ENCLOSED = 0.76  # the share of the head's hull that a closed skull encloses: less with a face
+_FLESH = 8  # grid pixels around a finger's bone
 _INSIDE = 0.5  # the share within the head's outline that makes a part belong to it
 
 
 def mask(pixels: np.ndarray, unit: str) -> np.ndarray:
     """Where the head is, and no head-rest, tube or other object outside it.
 
-    The largest solid part is the head's core. Solid parts that lie mostly within the core's convex
-    hull join it, and the hull grows until none does; thin parts, such as a head-rest's arcs, are
-    dropped where they lie mostly outside. Everything within the hull that is not dropped is kept,
-    so air, gaps in the skull and brain outside a skull defect stay.
+    Hard parts beside a closed skull, such as the bones of fingers that hold it, go first, with what
+    is around them: they may touch the skin. The largest solid part of the rest is the head's core.
+    Solid parts that lie mostly within the core's convex hull join it, and the hull grows until none
+    does; thin parts, such as a head-rest's arcs, are dropped where they lie mostly outside.
+    Everything within the hull that is not dropped is kept, so air, gaps in the skull and brain
+    outside a skull defect stay.
 
     Args:
       pixels: (H, W) HU or grey, or (H, W, C) grey in a brain-like window.
@@ -41,6 +50,8 @@ def mask(pixels: np.ndarray, unit: str) -> np.ndarray:
     grey = pixels.max(-1) if pixels.ndim == 3 else pixels
     step = max(1, round(max(height, width) / _GRID))
     tissue = _shrink(grey > _TISSUE[unit], step)
+    beside = _beside(tissue, _shrink(grey > _HARD[unit], step))
+    tissue &= ~beside
     solid = ndimage.binary_opening(_fill(tissue, _GAP), _disk(_THICK))
     if not solid.any():
         return np.ones((height, width), bool)
@@ -49,7 +60,7 @@ def mask(pixels: np.ndarray, unit: str) -> np.ndarray:
     inside = ndimage.mean(outline, thin, np.arange(count + 1)) >= _INSIDE
     inside[0] = True
     dropped = ndimage.binary_dilation(~inside[thin], np.ones((3, 3)))
-    kept = outline & (core | ~dropped)
+    kept = outline & (core | ~dropped) & ~beside
     return kept.repeat(step, 0).repeat(step, 1)[:height, :width]
 
 
@@ -73,6 +84,44 @@ def _fill(tissue: np.ndarray, gap: int) -> np.ndarray:
     return ndimage.binary_fill_holes(closed)[gap:-gap, gap:-gap]
 
 
+def _beside(tissue: np.ndarray, hard: np.ndarray) -> np.ndarray:
+    """Hard parts beside a closed skull and what surrounds them, but for the skin that they touch.
+
+    The largest bulk, thick bones and, before its middle, all bones that are not small are the head;
+    what else is hard outside their hull is beside. Where bone does not enclose most of that hull,
+    as in a face or a neck, nothing is known to be beside.
+    """
+    nothing = np.zeros_like(tissue)
+    bulk = ndimage.grey_opening(tissue.astype(np.uint8), size=(_BULK, _BULK)) > 0
+    if not bulk.any():
+        return nothing
+    head = _largest(bulk)
+    closed = ndimage.binary_fill_holes(hard)
+    thick = ndimage.grey_opening(closed.astype(np.uint8), size=(_THICK_BONE, _THICK_BONE)) > 0
+    parts, count = ndimage.label(closed, np.ones((3, 3)))
+    if not count:
+        return nothing
+    numbers = np.arange(1, count + 1)
+    down, across = ndimage.find_objects(head.astype(np.uint8))[0]
+    y, x = np.transpose(ndimage.center_of_mass(closed, parts, numbers))
+    large = np.bincount(parts.ravel())[1:] >= _SMALL_BONE
+    own = np.isin(numbers, parts[thick]) | large & (y < (down.start + down.stop) / 2)
+    hull = _hull(head | np.isin(parts, numbers[own]), _SCALP)
+    if closed[hull].mean() < _ENCLOSED:
+        return nothing
+    side = _CHEEK * (across.stop - across.start)
+    before = (y < _brow(down)) & (across.start + side <= x) & (x < across.stop - side)
+    outside = ndimage.mean(hull, parts, numbers) < _INSIDE
+    found = np.isin(parts, numbers[outside & ~own & ~before])
+    around = ndimage.maximum_filter(found, size=2 * _FLESH + 1)
+    return found | around & ~hull
+
+
+def _brow(down: slice) -> float:
+    """The row that a face lies before, of a head from `down.start` to `down.stop`."""
+    return down.start + _BROW * (down.stop - down.start)
+
+
 def _grow(solid: np.ndarray, filled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The solid parts that make up the head, and its outline: their hull with a margin.
 
@@ -82,16 +131,16 @@ def _grow(solid: np.ndarray, filled: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """
     bulk = ndimage.grey_opening(solid.astype(np.uint8), size=(_BULK, _BULK)) > 0
     core = _largest(bulk if bulk.any() else solid)
-    outline = _hull(core)
+    outline = _outline(core)
     down, across = ndimage.find_objects(core.astype(np.uint8))[0]
-    brow = down.start + _BROW * (down.stop - down.start)
+    brow = _brow(down)
     parts, _ = ndimage.label(solid & ~core)
     areas = np.bincount(parts.ravel())[1:]
     waiting = [int(part) + 1 for part in np.argsort(-areas)[:_PARTS]]
     while waiting:
         for part in waiting:
             region = parts == part
-            wider = _hull(core | region)
+            wider = _outline(core | region)
             y, x = (place.mean() for place in np.nonzero(region))
             before = y < brow and across.start <= x < across.stop
             gain = filled[wider & ~outline]
@@ -111,13 +160,17 @@ def _largest(region: np.ndarray) -> np.ndarray:
     return parts == np.bincount(parts[region]).argmax()
 
 
-def _hull(region: np.ndarray) -> np.ndarray:
-    """The convex hull of a region, pushed outward by the margin; (H, W) bool."""
+def _outline(core: np.ndarray) -> np.ndarray:
+    """The hull of the core with a margin for skin and ears; (H, W) bool."""
+    return _hull(core, 1 + _MARGIN * np.sqrt(core.sum()))
+
+
+def _hull(region: np.ndarray, margin: float) -> np.ndarray:
+    """The convex hull of a region, pushed outward by `margin` grid pixels; (H, W) bool."""
     rows = np.flatnonzero(region.any(1))
     first = region[rows].argmax(1)
     last = region.shape[1] - 1 - region[rows, ::-1].argmax(1)
     ends = np.stack([np.r_[first, last], np.r_[rows, rows]], -1).astype(float)  # (2 rows, 2) x, y
-    margin = 1 + _MARGIN * np.sqrt(region.sum())
     turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     circle = margin * np.stack([np.cos(turn), np.sin(turn)], -1)
     points = (ends[:, None] + circle).reshape(-1, 2)

@@ -76,6 +76,34 @@ def test_a_face_joins_and_a_holding_hand_does_not():
     assert not kept[fingers].any()
 
 
+@pytest.mark.parametrize('unit', ['hu', 'grey'])
+def test_what_touches_a_closed_skull_goes_and_ears_and_nose_stay(unit):
+    """Fingers with their bones and a thin strip, all joined to the skin; brain to the last pixel."""
+    scalp = unit == 'hu'  # a brain window shows no fat, so there the skull is the edge
+    half, top, foot = (165, 52, 449) if scalp else (150, 70, 437)
+    hu, inside, _ = made_up(centre=(250, 256), radius=(180, 150), scalp=scalp)
+    hu[hu == 300] = -1000  # of what lies around: nothing
+    head_all = hu > -200
+    ears = (np.abs(np.abs(X - 256) - half - 3) < 6) & (np.abs(Y - 250) < 24)
+    nose = (np.abs(X - 256) < 12) & (np.abs(Y - top) < 8)
+    hu[(ears | nose) & ~head_all] = 30
+    flesh, bone = np.zeros_like(inside), np.zeros_like(inside)
+    for y, x in ((150, 241 - half), (192, 227 - half)):
+        flesh |= np.hypot(Y - y, X - x) < 24
+        bone |= np.hypot(Y - y, X - x) < 9
+    flesh |= (np.abs(Y - 192) < 4) & (X > 227 - half) & (X < 275 - half)  # a bridge to the skin
+    strip = (np.abs(np.hypot(Y + 50, X - 256) - foot - 50) < 3) & (Y > 380)
+    for region, value in ((flesh, 40), (bone, 400), (strip, 300)):
+        hu[region & ~head_all & ~ears] = value
+    pixels = hu if unit == 'hu' else windows.apply(hu, windows.parse('brain'))[..., 0]
+    kept = head.mask(pixels, unit)
+    assert (~kept & inside).sum() == 0
+    assert kept[ears].all() and kept[nose].all()
+    assert not kept[bone].any()
+    outside = ~head_all & ~ears & ~nose
+    assert kept[flesh & outside].mean() < 0.1 and kept[strip & outside].mean() < 0.1
+
+
 def test_without_anything_solid_all_is_kept():
     assert head.mask(np.full((64, 64), -1000.0), 'hu').all()
     assert head.mask(np.zeros((64, 48, 3), np.uint8), 'grey').all()
