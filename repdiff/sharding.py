@@ -61,14 +61,21 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def split_batch(x: jax.Array) -> jax.Array:
     """x (B, ...) with B split over data × fsdp; the compiler chooses for the other axes.
 
-    Layers say so of what they put out. Without it the compiler may, under fsdp, move activations
-    instead of parameters and keep whole batches on every device. As given outside of a mesh
-    (`on_mesh`).
+    Layers say so of what they take and put out. Without it the compiler may, under fsdp, move
+    activations instead of parameters and keep whole batches on every device. As given outside of a
+    mesh (`on_mesh`).
     """
-    if AXES != jax.sharding.get_abstract_mesh().axis_names:
-        return x
-    rest = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *rest))
+    return _placed(x, PartitionSpec(*BATCH, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)))
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """x, a parameter, on every device, and its gradient too; as given outside of a mesh."""
+    return _placed(x, PartitionSpec())
+
+
+def _placed(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    inside = jax.sharding.get_abstract_mesh().axis_names == AXES
+    return jax.lax.with_sharding_constraint(x, spec) if inside else x
 
 
 def on_mesh(function: Callable, mesh: Mesh) -> Callable:
