@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
-from repdiff.sharding import split_batch
+from repdiff.sharding import gathered, split_batch
 
 NORM_EPS = 1e-6  # DINOv2's and DiT's
 
@@ -24,7 +24,8 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
-        return dense(x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype))
+        kernel = gathered(kernel.astype(self.dtype), *self.path, 'kernel')
+        return dense(x.astype(self.dtype), kernel, bias.astype(self.dtype))
 
 
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -224,12 +225,11 @@ class PatchEmbed(nn.Module):
         shape = (self.patch, self.patch, x.shape[-1], self.features)
         # The fan-in is that of the flattened patch, as in the originals.
         flat = functools.partial(_flat_init, self.kernel_init)
-        kernel = self.param('kernel', flat, shape).reshape(-1, self.features)  # (p*p*C, D)
+        kernel = self.param('kernel', flat, shape).astype(self.dtype)
+        kernel = gathered(kernel, *self.path, 'kernel').reshape(-1, self.features)  # (p*p*C, D)
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
         patches = patchify(x, self.patch)  # (B, N, p*p*C)
-        return dense(
-            patches.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
-        )
+        return dense(patches.astype(self.dtype), kernel, bias.astype(self.dtype))
 
 
 def _flat_init(init: Initializer, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
