@@ -123,10 +123,10 @@ class Checkpoints:
     def _seal(self, step: int) -> None:
         """Writes the manifest of `step` once it has its final name, which means that it is whole."""
         directory = self._directory / str(step)
-        while not directory.exists():
-            if self._closed.wait(0.02):
-                return  # writing it failed
-        manifest.seal(directory, **self._facts[step])
+        while not directory.exists() and not self._closed.wait(0.02):
+            pass
+        if directory.exists():  # else writing it failed
+            manifest.seal(directory, **self._facts[step])
 
 
 def best_ema(directory: Path, shapes: Any, mesh: Mesh) -> tuple[Any, int] | None:

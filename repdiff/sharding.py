@@ -69,17 +69,20 @@ def split_batch(x: jax.Array) -> jax.Array:
     return _placed(x, PartitionSpec(*BATCH, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)))
 
 
-def gathered(parameter: jax.Array, *path: str) -> jax.Array:
+def gathered(parameter: jax.Array, path: tuple[str, ...], again: bool = False) -> jax.Array:
     """A parameter where a layer uses it: its fsdp parts put together, its tensor parts kept apart.
 
-    `path` is where the parameters' tree has it; under `blocks`, one block's. Layers say so because
-    the compiler, left to itself, also moves activations instead, and with data, fsdp and tensor all
-    at work it has mixed up their rows (jaxlib 0.10.2). As given outside of a mesh or of the rules.
+    `path` is where the parameters' tree has it; under `blocks`, one block's. `again` keeps the
+    compiler from holding on to what was gathered before. Layers say so because the compiler, left
+    to itself, also moves activations instead, and with data, fsdp and tensor all at work it has
+    mixed up their rows (jaxlib 0.10.2). As given outside of a mesh or of the rules.
     """
     mesh, name = jax.sharding.get_abstract_mesh(), '/'.join(path)
     spec = next((spec for pattern, spec in PARTITION_RULES if re.search(pattern, name)), None)
     if spec is None or mesh.axis_names != AXES:
         return parameter
+    if again and mesh.shape['fsdp'] > 1:
+        parameter = jax.lax.optimization_barrier(parameter)
     axes = tuple(spec)[-parameter.ndim:]  # without the block axis
     return _placed(parameter, PartitionSpec(*(
         axis if axis == 'tensor' and size % mesh.shape[axis] == 0 else None

@@ -182,7 +182,7 @@ def test_data_parallel_steps_reduce_each_gradient_once_and_move_nothing_else(com
     _, _, numbers = parameters_of(compiled[0])
     assert {one.kind for one in found} == {'all-reduce'}
     extra = hlo.elements(found, DEPTH) - numbers
-    assert 0 < extra < 10  # the loss and the like
+    assert 0 < extra < 10, extra  # the loss and the like
 
 
 def test_fsdp_steps_gather_parameters_reduce_gradients_and_move_nothing_else(compiled):
@@ -203,7 +203,7 @@ def test_fsdp_steps_gather_parameters_reduce_gradients_and_move_nothing_else(com
         assert tuple(sorted((prod(shape[:-1]), shape[-1]))) in flat_shapes, shape
     reduced = [one for one in found if one.kind in ('all-reduce', 'reduce-scatter')]
     extra = hlo.elements(reduced, DEPTH) - numbers
-    assert 0 < extra < 50  # the loss, and each sharded parameter's part of the gradient norm
+    assert 0 < extra < 50, extra  # the loss, and each sharded parameter's part of the gradient norm
     assert len(gathers) + len(reduced) == len(found)
 
 
@@ -230,9 +230,10 @@ def test_a_run_goes_on_on_another_mesh_with_the_same_losses(compiled, tmp_path):
 def test_devices_draw_different_noise_and_the_same_as_one_device_would():
     def draw(params, frozen, batch, key):
         eps = jax.random.normal(key, batch['x'].shape)
-        return jnp.mean(eps @ params['kernel']), {'eps': eps}
+        return jnp.mean(eps @ params['final']['linear']['kernel']), {'eps': eps}
 
     params, tx, frozen, batch = setting()
+    params = {'final': {'linear': params}}
     step = make_train_step(draw, tx, ema_decay=0.9, accumulate=1)
     state, mesh = create_state(params, tx), sharding.make_mesh(2, 4, 1)
     eps = np.asarray(step(state, frozen, batch, KEY)[1]['eps'])

@@ -24,41 +24,44 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
-        kernel = gathered(kernel.astype(self.dtype), *self.path, 'kernel')
-        return dense(x.astype(self.dtype), kernel, bias.astype(self.dtype))
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        return dense(x.astype(self.dtype), kernel, bias, (*self.path, 'kernel'))
 
 
-def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """`x @ kernel + bias` for x (..., Din), as one 2-D product: XLA's CPU backend is faster so."""
+def dense(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, path: tuple[str, ...] = ()
+) -> jax.Array:
+    """`x @ kernel + bias` for x (..., Din), as one 2-D product: XLA's CPU backend is faster so.
+
+    `path` is the kernel's place among the parameters, which says how devices share it.
+    """
     rows = split_batch(x).reshape(-1, x.shape[-1])  # (B*N, Din)
-    return split_batch((_product(rows, kernel) + bias).reshape(*x.shape[:-1], kernel.shape[-1]))
+    product = _product(rows, kernel, path) + bias
+    return split_batch(product.reshape(*x.shape[:-1], kernel.shape[-1]))
 
 
-@jax.custom_vjp
-def _product(rows: jax.Array, kernel: jax.Array) -> jax.Array:
-    return rows @ kernel
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(rows: jax.Array, kernel: jax.Array, path: tuple[str, ...]) -> jax.Array:
+    return rows @ gathered(kernel, path)
 
 
-def _product_forward(rows: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
-    return rows @ kernel, (rows, kernel)
+def _product_forward(
+    rows: jax.Array, kernel: jax.Array, path: tuple[str, ...]
+) -> tuple[jax.Array, tuple]:
+    return _product(rows, kernel, path), (rows, kernel)
 
 
-def _product_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _product_backward(
+    path: tuple[str, ...], saved: tuple, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     rows, kernel = saved
+    backward = gradient @ gathered(kernel, path, again=True).T
     if kernel.shape[0] <= kernel.shape[1]:
-        return gradient @ kernel.T, _outer(rows, gradient)
-    outer = jax.lax.platform_dependent(rows, gradient, cpu=_outer_of_tall, default=_outer)
-    return gradient @ kernel.T, outer
-
-
-def _outer(rows: jax.Array, gradient: jax.Array) -> jax.Array:
-    return rows.T @ gradient
-
-
-def _outer_of_tall(rows: jax.Array, gradient: jax.Array) -> jax.Array:
-    # On a CPU a tall rows.T @ gradient takes 1.8 times as long as its transpose; the barrier
+        return backward, gathered(rows.T @ gradient, path)
+    # On the CPU a tall rows.T @ gradient takes 1.8 times as long as its transpose; the barrier
     # keeps XLA from swapping it back.
-    return jax.lax.optimization_barrier(gradient.T @ rows).T
+    swapped = jax.lax.optimization_barrier(gradient.T @ rows)
+    return backward, gathered(swapped.T, path)
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -225,11 +228,11 @@ class PatchEmbed(nn.Module):
         shape = (self.patch, self.patch, x.shape[-1], self.features)
         # The fan-in is that of the flattened patch, as in the originals.
         flat = functools.partial(_flat_init, self.kernel_init)
-        kernel = self.param('kernel', flat, shape).astype(self.dtype)
-        kernel = gathered(kernel, *self.path, 'kernel').reshape(-1, self.features)  # (p*p*C, D)
+        kernel = self.param('kernel', flat, shape).reshape(-1, self.features)  # (p*p*C, D)
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
         patches = patchify(x, self.patch)  # (B, N, p*p*C)
-        return dense(patches.astype(self.dtype), kernel, bias.astype(self.dtype))
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        return dense(patches.astype(self.dtype), kernel, bias, (*self.path, 'kernel'))
 
 
 def _flat_init(init: Initializer, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

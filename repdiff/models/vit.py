@@ -92,7 +92,7 @@ class ViT(nn.Module):
         positions = self.param(
             'pos_embed', _trunc_normal, (1 + self.grid[0] * self.grid[1], self.width)
         )
-        positions = gathered(positions, 'pos_embed')
+        positions = gathered(positions, ('pos_embed',))
         patches += resize_positions(
             positions[1:], self.grid, grid, self.antialias, self.offset
         ).astype(self.dtype)
