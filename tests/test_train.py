@@ -12,9 +12,6 @@ from repdiff.checkpoint import Checkpoints
 from repdiff.errors import UserError
 from repdiff.train import Phase, train
 
-KEY = jax.random.key(0)
-
-
 class Batches:
     """Endless host batches whose state is their position."""
 
@@ -50,7 +47,7 @@ def phase(steps, evaluate=lambda params: (None, {}), loss_fn=loss_fn, keep=1):
 def run(directory, *args, **kwargs):
     directory.mkdir(exist_ok=True)
     return train(phase(*args, **kwargs), workdir=directory, mesh=sharding.make_mesh(-1, 1, 1),
-                 key=KEY)
+                 key=jax.random.key(0))
 
 
 def test_stopping_and_resuming_changes_nothing(tmp_path):
