@@ -74,22 +74,13 @@ def _phase(config: ConfigDict, name: str, classes: int, mesh: Mesh) -> dict[str,
             network: sum(leaf.size for leaf in jax.tree.leaves(tree))
             for network, tree in phase.state.params.items()
         },
-        'flops_per_image': _train_flops(abstract.phase(plain, name, classes)) / section.batch,
+        'flops_per_image': abstract.phase(plain, name, classes).flops() / section.batch,
         'flops_per_image_computed': compiled.flops / section.batch,
         'bytes_per_device': _bytes(phase, mesh) | {
             'activations, gradients': compiled.temporaries + compiled.outputs
         },
         'compiled_bytes_per_device': compiled.peak, 'compile_seconds': compiled.seconds,
     }
-
-
-def _train_flops(phase) -> float:
-    from repdiff.compile import matmul_flops
-
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return matmul_flops(
-        jax.make_jaxpr(phase.train_step)(phase.state, phase.frozen, phase.batch, key)
-    )
 
 
 def _bytes(phase, mesh: Mesh) -> dict[str, int]:
@@ -119,10 +110,9 @@ def _bytes(phase, mesh: Mesh) -> dict[str, int]:
 def _scored(config: ConfigDict, classes: int, mesh: Mesh) -> dict[str, dict[str, float]]:
     """What the evaluator costs: at each checkpoint of tuning, and at the end without early stop."""
     from repdiff import abstract
-    from repdiff.compile import matmul_flops
 
     made, c = abstract.scorer(config, mesh, classes), config.classify
-    one_pass = matmul_flops(jax.make_jaxpr(made.scorer)(*made.arguments)) / made.passes
+    one_pass = made.flops() / made.passes
     sweep = one_pass * classes * len(c.t)  # one draw at each t
 
     known = config.data.source == SIMULATED
@@ -170,8 +160,8 @@ def tables(found: dict[str, Any]) -> str:
         f'{found["name"]}, row {found["row"]}: {found["devices"]} devices ({mesh}), '
         f'{found["dtype"]}{", remat" if found["remat"] else ""}, {found["classes"]} classes', '',
         *_grid(['', *found['phases']], _phase_rows(found['phases'])), '',
-        'The last three lines of bytes come from the program that XLA compiled for pretended CPU devices,',
-        'which has no fused attention and computes bfloat16 in float32: a GPU or TPU needs less.',
+        'The last three lines of bytes come from the program that XLA compiled for pretended CPU devices.',
+        'It has no fused attention and holds some of bfloat16 in float32; other chips will differ.',
         '', *_grid(['scoring', 'images', 'GFLOP an image'], [
             [name, f'{part["images"]:,}', f'{part["flops_per_image"] / 1e9:,.4g}']
             for name, part in found['scoring'].items()
