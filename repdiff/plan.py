@@ -22,7 +22,7 @@ from repdiff.data.settings import SIMULATED
 from repdiff.errors import UserError, exit_on_user_error
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer('devices', 0, 'Chips; 0 is what config.mesh needs at least.')
+flags.DEFINE_integer('devices', 0, 'Chips; 0 is what config.mesh needs at least.', lower_bound=0)
 flags.DEFINE_float('utilisation', 0.4, 'Share of the peak that is reached; for the times alone.')
 flags.DEFINE_string('row', '', 'Which row of the results; "" is the first.')
 flags.DEFINE_boolean('json', False, 'Prints one JSON object instead of tables.')
@@ -160,7 +160,7 @@ def tables(found: dict[str, Any]) -> str:
         f'{found["name"]}, row {found["row"]}: {found["devices"]} devices ({mesh}), '
         f'{found["dtype"]}{", remat" if found["remat"] else ""}, {found["classes"]} classes', '',
         *_grid(['', *found['phases']], _phase_rows(found['phases'])), '',
-        'The last three lines of bytes come from the program that XLA compiled for pretended CPU devices.',
+        'The last three lines of bytes are of the program that XLA compiled for pretended CPUs.',
         'It has no fused attention and holds some of bfloat16 in float32; other chips will differ.',
         '', *_grid(['scoring', 'images', 'GFLOP an image'], [
             [name, f'{part["images"]:,}', f'{part["flops_per_image"] / 1e9:,.4g}']

@@ -23,7 +23,8 @@ def options(add) -> None:
 def run(given: argparse.Namespace) -> None:
     """Prints a line for each size. Raises UserError on an unknown size."""
     for size in sizes.check_sizes(given.sizes):
-        (scan, scan_cpu), (repeat, repeat_cpu) = (measure(given, size, way) for way in (False, True))
+        scan, scan_cpu = measure(given, size, unroll=False)
+        repeat, repeat_cpu = measure(given, size, unroll=True)
         print(f'compile: {size}/2, {SIZES[size]["depth"]} blocks: scanned {scan.seconds:.1f} s '
               f'({scan_cpu:.1f} s of processor time), repeated {repeat.seconds:.1f} s '
               f'({repeat_cpu:.1f} s): {repeat.seconds / scan.seconds:.1f} x, in processor time '

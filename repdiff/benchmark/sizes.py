@@ -79,8 +79,8 @@ def line(given: argparse.Namespace, size: str, what: str, case: str) -> str:
     z_shape = abstract.latent_shape(config)
     objective = steps.make_objective(config, case, z_shape)
     if what == 'score':
-        scorer, ours = abstract.scorer(config, make_mesh(-1, 1, 1), steps.CLASSES), steps.our_score_step
-        flops = scorer.flops()
+        mesh, ours = make_mesh(-1, 1, 1), steps.our_score_step
+        flops = abstract.scorer(config, mesh, steps.CLASSES).flops()
     else:
         name = 'tune' if 'tune' in steps.CASES[case] else 'pretrain'
         flops, ours = abstract.phase(config, name, steps.CLASSES).flops(), steps.our_train_step
