@@ -6,6 +6,7 @@ import pytest
 from repdiff import abstract
 from repdiff.benchmark import __main__ as benchmark
 from repdiff.benchmark import sizes, steps
+from repdiff.sharding import make_mesh
 
 
 @pytest.fixture(autouse=True)
@@ -27,11 +28,10 @@ def test_a_row_is_operations_over_time_over_the_ceiling():
 
 def test_operations_of_training_are_three_times_those_of_scoring():
     config = sizes.config_of(given(), 'S', 'label')
-    scored = abstract.scorer(config, 1, steps.CLASSES).flops() / (2 * 8)
+    scored = abstract.scorer(config, make_mesh(-1, 1, 1), steps.CLASSES).flops() / (2 * 8)
     trained = abstract.phase(config, 'tune', steps.CLASSES).flops() / 8
-    # A backward pass has two products for each of the forward pass, and scoring embeds t once for
-    # both classes, which shows in so small a network.
-    assert trained == pytest.approx(3 * scored, rel=0.1)
+    # A backward pass is two products for each of the forward pass; the first needs only one.
+    assert 2.9 * scored < trained <= 3 * scored
     assert abstract.latent_shape(config) == (4, 4, 4)
 
 
