@@ -19,9 +19,9 @@ BATCH = PartitionSpec(('data', 'fsdp'))
 PARTITION_RULES = (
     (r'blocks/(adaln|mix|attn/qkv|mlp/fc1|mlp/w12)/kernel$', PartitionSpec(None, 'fsdp', 'tensor')),
     (r'blocks/(attn/proj|mlp/fc2|mlp/w3)/kernel$', PartitionSpec(None, 'tensor', 'fsdp')),
-    (r'(^|/)(t_embed/fc1|final/adaln|r_embed|decode/linear)/kernel$',
+    (r'(^|/)(t_embed/fc1|r_embed|(final|decode)/(adaln|linear))/kernel$',
      PartitionSpec('fsdp', 'tensor')),
-    (r'(^|/)(t_embed/fc2|final/linear)/kernel$', PartitionSpec('tensor', 'fsdp')),
+    (r'(^|/)t_embed/fc2/kernel$', PartitionSpec('tensor', 'fsdp')),
     (r'(^|/)patch_embed/kernel$', PartitionSpec(None, None, None, 'fsdp')),
     (r'(^|/)(pos_embed|label_embed/embedding)$', PartitionSpec(None, 'fsdp')),
     (r'(^|/)(bias|scale|ls1|ls2|cls_token|mask_token|register_tokens|null)$', PartitionSpec()),

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from repdiff import manifest
-from repdiff.checkpoint import Checkpoints
+from repdiff import manifest, sharding
+from repdiff.checkpoint import Checkpoints, best_ema
+from repdiff.errors import UserError
 
 SCORES = {4: 0.5, 8: 0.9, 12: 0.3, 16: 0.4}
 TRIALS = 60
@@ -17,8 +18,8 @@ TRIALS = 60
 
 def state(step):
     rng = np.random.default_rng(step)
-    return {'params': {'kernel': jnp.asarray(rng.normal(size=(64, 8)), jnp.float32)},
-            'step': jnp.int32(step)}
+    kernel, scale = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((64, 8), 8))
+    return {'params': {'kernel': kernel}, 'ema': {'scale': scale}, 'step': jnp.int32(step)}
 
 
 LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0))
@@ -35,6 +36,12 @@ def whole(tmp_path_factory):
         for step, score in SCORES.items():
             checkpoints.save(step, state(step), {'iterator': step}, score)
     return directory
+
+
+def read(directory):
+    """What `best_ema` finds: (scale, step) or None."""
+    found = best_ema(directory, state(0)['ema'], sharding.make_mesh(1, 8, 1))
+    return found and (found[0]['scale'], found[1])
 
 
 def steps(directory):
@@ -71,7 +78,7 @@ def test_a_step_is_saved_again_in_the_place_of_the_first(tmp_path):
 
 def damage(directory, rng):
     """Spoils one file of one checkpoint as a failing disk or a torn write may; says how."""
-    files = sorted(path for path in directory.rglob('*') if path.is_file())
+    files = sorted(path for path in directory.glob('[0-9]*/**/*') if path.is_file())
     path = files[rng.integers(len(files))]
     content = bytearray(path.read_bytes())
     how = rng.choice(['flip', 'truncate', 'remove', 'zero', 'append'])
@@ -91,17 +98,23 @@ def damage(directory, rng):
 
 def test_random_damage_is_never_restored(whole, tmp_path, capsys):
     """Whatever file of whatever checkpoint is spoiled: what is restored is what was saved at that
-    step, and a spoiled checkpoint, or one whose best one is spoiled, is not restored at all."""
+    step, and a spoiled checkpoint, or one whose best one is spoiled, is not restored at all. Who
+    only reads finds the same."""
     rng, used = np.random.default_rng(0), set()
     for trial in range(TRIALS):
         directory = tmp_path / str(trial) / 'p'
         shutil.copytree(whole, directory)
         how = damage(directory, rng)
         spoiled = differing(whole, directory)
+        scale = read(directory)
+        assert differing(whole, directory) == spoiled
         with opened(directory) as checkpoints:
             newest = checkpoints.newest
             used.add(newest)
+            assert (scale is None) == (newest is None), how
             if newest is not None:
+                np.testing.assert_array_equal(scale[0], state(8)['ema']['scale'], err_msg=how)
+                assert scale[1] == 8
                 assert not any(name.startswith(f'{newest}/') for name in differing(whole, directory))
                 found, progress = checkpoints.restore(LIKE, newest)
                 expected = state(newest)
@@ -134,6 +147,30 @@ def test_a_damaged_checkpoint_is_moved_away_and_its_step_saved_anew(whole, tmp_p
     assert (tmp_path / 'p.damaged' / '16').is_dir()
     with opened(directory) as checkpoints:
         assert checkpoints.newest == 16
+
+
+def test_reading_beside_a_run_leaves_what_it_is_writing_alone(whole, tmp_path, capsys):
+    directory = tmp_path / 'p'
+    shutil.copytree(whole, directory)
+    shutil.copytree(directory / '16', directory / '20', ignore=lambda *_: [manifest.NAME])
+    shutil.copytree(directory / '16', directory / '24.orbax-checkpoint-tmp-1')
+    before = {path for path in tmp_path.rglob('*')}
+    scale, step = read(directory)
+    assert step == 8
+    np.testing.assert_array_equal(scale, state(8)['ema']['scale'])
+    assert {path for path in tmp_path.rglob('*')} == before
+    assert capsys.readouterr().err == ''
+    assert read(tmp_path / 'none') is None and not (tmp_path / 'none').exists()
+
+
+def test_two_runs_do_not_write_in_one_place(tmp_path):
+    directory = tmp_path / 'p'
+    with opened(directory) as checkpoints:
+        checkpoints.save(4, state(4), {}, None)
+        with pytest.raises(UserError, match='another process is training in .*--workdir'):
+            Checkpoints(directory, 2)
+    with opened(directory) as checkpoints:
+        assert checkpoints.newest == 4
 
 
 def test_a_checkpoint_in_another_ones_place_is_refused(whole, tmp_path, capsys):
