@@ -35,22 +35,23 @@ def plan(config: ConfigDict, row: str, devices: int, utilisation: float) -> dict
 
     JAX must already show `devices` devices.
     """
-    from repdiff import sharding  # after the devices are set
+    from repdiff import phases, sharding  # after the devices are set
 
     recipe, classes = configs.recipe(config, row), _classes(config)
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
-    phases = {
+    phases.check_batches(recipe, mesh)
+    trained = {
         name: _phase(recipe, name, classes, mesh)
         for name in ('pretrain', 'tune') if recipe[name].steps
     }
     scored = _scored(recipe, classes, mesh)
-    work = {name: phase['flops_per_image'] * phase['images'] for name, phase in phases.items()}
+    work = {name: phase['flops_per_image'] * phase['images'] for name, phase in trained.items()}
     work |= {name: part['flops_per_image'] * part['images'] for name, part in scored.items()}
     return {
         'name': config.name, 'row': row, 'devices': devices, 'mesh': dict(mesh.shape),
         'dtype': recipe.model.dtype, 'remat': recipe.model.remat, 'classes': classes,
-        'phases': phases, 'scoring': scored, 'utilisation': utilisation,
-        'chips': _times(work, phases, recipe.model.dtype, devices, utilisation),
+        'phases': trained, 'scoring': scored, 'utilisation': utilisation,
+        'chips': _times(work, trained, recipe.model.dtype, devices, utilisation),
     }
 
 
@@ -58,12 +59,7 @@ def _phase(config: ConfigDict, name: str, classes: int, mesh: Mesh) -> dict[str,
     """One phase: parameters, operations of an image, bytes of a device by kind."""
     from repdiff import abstract
 
-    section, parts = config[name], mesh.shape['data'] * mesh.shape['fsdp']
-    if section.batch % parts:
-        raise UserError(
-            f'config.{name}.batch is {section.batch}, but data×fsdp cut it into {parts} equal '
-            f'parts; choose a multiple of {parts}.'
-        )
+    section = config[name]
     phase = abstract.phase(config, name, classes)
     compiled = phase.compile(mesh)
     plain = config.copy_and_resolve_references().unlock()

@@ -139,18 +139,17 @@ def state_shardings(state, mesh: Mesh):
     return state.replace(step=whole, params=params, ema=params, opt_state=opt_state)
 
 
+def batch_parts(mesh: Mesh) -> int:
+    """Into how many equal parts the mesh cuts a batch."""
+    return mesh.shape['data'] * mesh.shape['fsdp']
+
+
 @functools.lru_cache
 def host_rows(mesh: Mesh, batch: int) -> np.ndarray:
     """The rows of a batch (over all hosts) that this host's devices hold, in ascending order.
 
-    Raises UserError where the batch does not divide over the mesh.
+    `batch` is a multiple of `batch_parts`.
     """
-    parts = mesh.shape['data'] * mesh.shape['fsdp']
-    if batch % parts:
-        raise UserError(
-            f'a batch of {batch} images does not divide over data×fsdp = {parts} devices; choose a '
-            f'multiple of {parts} or another config.mesh.'
-        )
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
     return np.unique(np.concatenate([np.arange(batch)[rows] for rows, in slices]))
 
@@ -160,7 +159,7 @@ def to_devices(batch, mesh: Mesh):
     sharding = batch_sharding(mesh)
     if sharding.is_fully_addressable:
         return jax.device_put(batch, sharding)
-    parts = mesh.shape['data'] * mesh.shape['fsdp']
+    parts = batch_parts(mesh)
     here = len(host_rows(mesh, parts))
 
     def place(x: np.ndarray) -> jax.Array:

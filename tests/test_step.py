@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh
 
 from repdiff import abstract, optim, sharding
 from repdiff import config as configs
@@ -21,6 +22,7 @@ from repdiff.models.dit import SIZES, DiT
 from repdiff.models.vit import ViT
 from repdiff.objectives.denoise import Pretrain
 from repdiff.step import create_state, make_train_step
+from repdiff.zeroshot.score import Scorer
 
 KEY = jax.random.key(11)
 DEPTH = 3
@@ -232,6 +234,23 @@ def test_a_run_goes_on_on_another_mesh_with_the_same_losses(compiled, tmp_path):
                 losses[shape].append(float(scalars['loss']))
     for shape in MESHES:
         np.testing.assert_allclose(losses[shape], losses[1, 8, 1], rtol=1e-5)
+
+
+def test_scores_on_eight_devices_equal_those_on_one():
+    dit = DiT(width=16, depth=2, heads=2, patch=1, channels=4, conditioning='label', classes=2)
+    z0, count = np.asarray(jax.random.normal(KEY, (4, 4, 4, 4))), np.arange(16)
+    params = dit.init(KEY, z0, jnp.zeros(4), jnp.zeros(4, int))['params']
+    params = jax.tree.map(
+        lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+    found = []
+    for devices, shape in ((1, (1, 1, 1)), (8, (2, 2, 2))):
+        mesh = Mesh(np.asarray(jax.devices()[:devices]).reshape(shape), sharding.AXES)
+        scorer = Scorer(lambda params, *given: dit.apply({'params': params}, *given),
+                        linear(1000), kinds=('l2',), passes=16, mesh=mesh)
+        placed = jax.device_put(params, sharding.param_shardings(params, mesh))
+        errors = scorer.on(placed, np.arange(2), KEY, z0, np.arange(8).reshape(4, 2))
+        found.append(errors(count % 4, count // 4 % 2, count // 8, 100 + count))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
 
 
 def test_devices_draw_different_noise_and_the_same_as_one_device_would():

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from repdiff.diffusion.loss import denoising_losses
 from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.diffusion.schedule import Schedule
-from repdiff.sharding import batch_sharding, replicated
+from repdiff.sharding import batch_sharding, on_mesh, replicated
 
 # (params, z_t (B, H, W, C), t (B,), condition (B, ...)) -> predicted noise
 ConditionalDenoiseFn = Callable[..., jax.Array]
@@ -51,7 +51,7 @@ class Scorer:
 
             return denoising_losses(denoise_fn, schedule, z0, rows['t'], eps, self.kinds)
 
-        self.program = jax.jit(errors, out_shardings=replicated(mesh))
+        self.program = jax.jit(on_mesh(errors, mesh), out_shardings=replicated(mesh))
 
     def on(
         self, params: Any, conditions: jax.Array, key: jax.Array, z0: np.ndarray, ids: np.ndarray,
