@@ -107,7 +107,7 @@ def on_mesh(function: Callable, mesh: Mesh) -> Callable:
 
 
 def param_shardings(params, mesh: Mesh):
-    """NamedShardings for a tree of parameters by PARTITION_RULES; axes that do not divide stay whole."""
+    """NamedShardings of a tree of parameters by PARTITION_RULES; what does not divide stays whole."""
 
     def fit(spec: PartitionSpec, array) -> NamedSharding:
         axes = tuple(

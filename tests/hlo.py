@@ -20,12 +20,13 @@ class Collective:
 
 def collectives(text: str) -> list[Collective]:
     """All collectives of an HLO module."""
+
+    def shapes(results: str) -> tuple[tuple[int, ...], ...]:
+        return tuple(
+            tuple(map(int, filter(None, dims.split(',')))) for dims in _SHAPE.findall(results))
+
     return [
-        Collective(
-            match[2],
-            tuple(tuple(map(int, filter(None, dims.split(',')))) for dims in _SHAPE.findall(match[1])),
-            'while/body' in line,
-        )
+        Collective(match[2], shapes(match[1]), 'while/body' in line)
         for line in text.splitlines() if (match := _LINE.search(line))
     ]
 

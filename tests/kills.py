@@ -46,7 +46,8 @@ def run(directory, iterator):
     jax.config.update('jax_compilation_cache_dir', str(directory.parent / 'xla'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     wanted = dataclasses.replace(phase(STEPS, evaluate, keep=2), iterator=iterator)
-    found = train(wanted, workdir=directory, mesh=sharding.make_mesh(-1, 1, 1), key=jax.random.key(0))
+    mesh = sharding.make_mesh(-1, 1, 1)
+    found = train(wanted, workdir=directory, mesh=mesh, key=jax.random.key(0))
     np.savez(directory / 'final.npz', step=found.step, **found.params)
 
 

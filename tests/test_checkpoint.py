@@ -115,7 +115,8 @@ def test_random_damage_is_never_restored(whole, tmp_path, capsys):
             if newest is not None:
                 np.testing.assert_array_equal(scale[0], state(8)['ema']['scale'], err_msg=how)
                 assert scale[1] == 8
-                assert not any(name.startswith(f'{newest}/') for name in differing(whole, directory))
+                assert not any(
+                    name.startswith(f'{newest}/') for name in differing(whole, directory))
                 found, progress = checkpoints.restore(LIKE, newest)
                 expected = state(newest)
                 assert progress == {'iterator': newest} and found['step'] == newest, how

@@ -86,7 +86,8 @@ def test_a_signal_during_an_evaluation_is_not_waited_out(tmp_path):
         run(tmp_path / 'parts', phase(12, stopped, keep=2))
     assert (tmp_path / 'parts' / 'checkpoints' / 'p' / '8').is_dir()
     rest = iter([0.9, 0.5])
-    parts = run(tmp_path / 'parts', phase(12, lambda params: (next(rest), {'valid_auroc': 0.0}), keep=2))
+    parts = run(
+        tmp_path / 'parts', phase(12, lambda params: (next(rest), {'valid_auroc': 0.0}), keep=2))
     assert parts.step == whole.step == 8
     np.testing.assert_array_equal(parts.params['scale'], whole.params['scale'])
     assert lines(tmp_path / 'parts') == lines(tmp_path / 'whole')

@@ -13,7 +13,8 @@ HERE = Path(__file__).parent
 
 
 def test_twenty_kills_at_random_leave_the_same_parameters_to_the_bit(tmp_path):
-    environment = os.environ | {'PYTHONPATH': str(HERE.parent), 'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'}
+    environment = os.environ | {
+        'PYTHONPATH': str(HERE.parent), 'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'}
     found = subprocess.run([sys.executable, HERE / 'kills.py', tmp_path], env=environment,
                            capture_output=True, text=True)
     assert found.returncode == 0, found.stderr

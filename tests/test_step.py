@@ -112,9 +112,12 @@ MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
 def compiled():
     """The denoising step on one device, and compiled for each mesh of eight."""
     objective, tx, params, frozen, batch = denoising()
-    step, start = make_train_step(objective, tx, ema_decay=0.9, accumulate=1), create_state(params, tx)
+    step = make_train_step(objective, tx, ema_decay=0.9, accumulate=1)
+    start = create_state(params, tx)
     meshes = {shape: sharding.make_mesh(*shape) for shape in MESHES}
-    steps = {shape: compile_step(step, start, frozen, batch, mesh) for shape, mesh in meshes.items()}
+    steps = {
+        shape: compile_step(step, start, frozen, batch, mesh) for shape, mesh in meshes.items()
+    }
     return start, jax.jit(step), meshes, steps, frozen, batch
 
 
@@ -181,7 +184,7 @@ def parameters_of(state):
     The mask token has none here, and the class token's is that of the first position.
     """
     flat = flax.traverse_util.flatten_dict(state.params, sep='/')
-    shapes = {array.shape[1:] if '/blocks/' in path else array.shape for path, array in flat.items()}
+    shapes = {array.shape['/blocks/' in path:] for path, array in flat.items()}
     used = [array for path, array in flat.items() if not path.endswith(('mask_token', 'cls_token'))]
     return flat, shapes, sum(array.size for array in used)
 
@@ -202,14 +205,18 @@ def test_fsdp_steps_gather_parameters_reduce_gradients_and_move_nothing_else(com
     found = hlo.collectives(compiled[3][1, 8, 1].call.as_text())
     flat, shapes, numbers = parameters_of(compiled[0])
     gathers = [one for one in found if one.kind == 'all-gather']
-    sharded = [path for path in flat if flat[path].ndim > 1 and path.endswith(('kernel', 'pos_embed'))]
+    sharded = [path for path in flat if not path.endswith(VECTORS)]
     first = ('patch_embed/kernel', 'pos_embed', 't_embed/fc1/kernel')  # nothing trained before them
     again = [path for path in sharded if not path.endswith(first)]
     assert len(gathers) == len(sharded) + len(again)
-    flat_shapes = {tuple(sorted((prod(shape[:-1]), shape[-1]))) for shape in shapes if len(shape) > 1}
+
+    def flattened(shape):
+        return tuple(sorted((prod(shape[:-1]), shape[-1])))
+
+    flat_shapes = {flattened(shape) for shape in shapes if len(shape) > 1}
     for one in gathers:
         [shape] = one.shapes
-        assert tuple(sorted((prod(shape[:-1]), shape[-1]))) in flat_shapes, shape
+        assert flattened(shape) in flat_shapes, shape
     reduced = [one for one in found if one.kind in ('all-reduce', 'reduce-scatter')]
     extra = hlo.elements(reduced, DEPTH) - numbers
     assert 0 < extra < 50  # the loss, and each sharded parameter's part of the gradient norm
