@@ -107,7 +107,7 @@ def on_mesh(function: Callable, mesh: Mesh) -> Callable:
 
 
 def param_shardings(params, mesh: Mesh):
-    """NamedShardings of a tree of parameters by PARTITION_RULES; what does not divide stays whole."""
+    """NamedShardings of parameters by PARTITION_RULES; an axis that does not divide stays whole."""
 
     def fit(spec: PartitionSpec, array) -> NamedSharding:
         axes = tuple(

@@ -151,8 +151,8 @@ def _attend_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
 def _has_cudnn(query: jax.Array) -> bool:
     """Whether cuDNN's fused attention takes these heads: half precision, no wider than 128.
 
-    It needs Ampere or newer. Without a GPU in this process JAX cannot trace that kernel, so a program that a CPU machine
-    lowers for CUDA holds `jax.nn`'s.
+    It needs Ampere or newer. Without a GPU in this process JAX cannot trace that kernel, so a
+    program that a CPU machine lowers for CUDA holds `jax.nn`'s.
     """
     if query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[-1] % 8:
         return False
