@@ -40,6 +40,8 @@ def plan(config: ConfigDict, row: str, devices: int, utilisation: float) -> dict
     recipe, classes = configs.recipe(config, row), _classes(config)
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
     phases.check_batches(recipe, mesh)
+    if not recipe.pretrain.steps + recipe.tune.steps:
+        raise UserError(f'--row={row} trains nothing: pretrain.steps and tune.steps are 0.')
     trained = {
         name: _phase(recipe, name, classes, mesh)
         for name in ('pretrain', 'tune') if recipe[name].steps

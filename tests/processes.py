@@ -1,4 +1,4 @@
-"""One process of a small run over eight devices: training, and an evaluation by each.
+"""One process of a small run over eight devices: training, evaluating and scoring.
 
 Parameters are split over all eight. Arguments: directory, coordinator, processes, process, seconds
 that a batch takes (so that a test can stop the run in time).
@@ -14,7 +14,9 @@ import numpy as np
 
 from repdiff import cluster, interrupt, optim, phases, sharding
 from repdiff.data import pipeline
+from repdiff.diffusion.schedule import linear
 from repdiff.train import Phase, train
+from repdiff.zeroshot.score import Scorer, all_errors
 
 STEPS, BATCH, SIDE, WIDTH = 24, 16, 4, 32
 
@@ -51,6 +53,13 @@ def errors(params, batch):
     hidden = jnp.tanh(x @ params['t_embed']['fc1']['kernel'])
     found = hidden @ params['t_embed']['fc2']['kernel']
     return jnp.square(found.mean(-1) - batch['label'])
+
+
+def denoise(params, z_t, t, klass):
+    """Noise that depends on all that a denoiser's does."""
+    x = z_t.reshape(len(z_t), -1)
+    found = jnp.tanh(x @ params['t_embed']['fc1']['kernel']) @ params['t_embed']['fc2']['kernel']
+    return z_t * (found.mean(-1) + klass + t / 1000)[:, None, None, None]
 
 
 def loss_fn(params, frozen, batch, key):
@@ -91,7 +100,14 @@ def main(directory, coordinator, processes, process, seconds):
     kernel = trained.params['t_embed']['fc1']['kernel']
     assert kernel.addressable_shards[0].data.size == kernel.size // 8
     found = phases.map_split(lambda batch: score(trained.params, batch), split, BATCH, mesh)
-    np.savez(directory / f'final-{process}.npz', errors=found, step=trained.step, **{
+    scorer = Scorer(denoise, linear(1000), kinds=('l2',), passes=BATCH, mesh=mesh)
+    images = [split[index] for index in range(len(split))]
+    scores = all_errors(
+        scorer.on(trained.params, np.arange(2), keys[0],
+                  np.stack([image['image'] / np.float32(255) for image in images]),
+                  np.stack([image['id'] for image in images])),
+        len(split), 2, np.array([100, 500]))
+    np.savez(directory / f'final-{process}.npz', errors=found, scores=scores, step=trained.step, **{
         name: sharding.to_hosts(layer['kernel'])
         for name, layer in trained.params['t_embed'].items()
     })

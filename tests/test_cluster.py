@@ -99,7 +99,7 @@ def test_the_numbers_are_those_of_one_process(runs, name):
     expected = np.load(root / 'whole' / 'final-0.npz')
     for process in range(2 if name == 'two' else 1):
         final = np.load(root / name / f'final-{process}.npz')
-        assert final['errors'].shape == (50,)
+        assert final['errors'].shape == (50,) and final['scores'].shape == (50, 2, 2, 1)
         for key in expected:
             np.testing.assert_allclose(final[key], expected[key], rtol=1e-4, atol=1e-5)
 
