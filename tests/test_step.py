@@ -197,17 +197,20 @@ def test_data_parallel_steps_reduce_each_gradient_once_and_move_nothing_else(com
     assert 0 < extra < 10  # the loss and the like
 
 
-def test_fsdp_steps_gather_parameters_reduce_gradients_and_move_nothing_else(compiled):
+# Nothing that is trained lies before these, so the backward pass does without them.
+FIRST = ('patch_embed/kernel', 'pos_embed', 't_embed/fc1/kernel', 'label_embed/embedding')
+
+
+def check_fsdp(program, state):
     """A sharded parameter is gathered where the forward pass uses it and, where the gradient goes
     on to what lies before it, again in the backward pass. Its gradient is reduced once: XLA for GPU
     and TPU makes that a reduce-scatter, XLA for CPU an all-reduce of which each device keeps its
     part. Activations and optimizer state never move."""
-    found = hlo.collectives(compiled[3][1, 8, 1].call.as_text())
-    flat, shapes, numbers = parameters_of(compiled[0])
+    found = hlo.collectives(program.as_text())
+    flat, shapes, numbers = parameters_of(state)
     gathers = [one for one in found if one.kind == 'all-gather']
     sharded = [path for path in flat if not path.endswith(VECTORS)]
-    first = ('patch_embed/kernel', 'pos_embed', 't_embed/fc1/kernel')  # nothing trained before them
-    again = [path for path in sharded if not path.endswith(first)]
+    again = [path for path in sharded if not path.endswith(FIRST)]
     assert len(gathers) == len(sharded) + len(again)
 
     def flattened(shape):
@@ -221,6 +224,20 @@ def test_fsdp_steps_gather_parameters_reduce_gradients_and_move_nothing_else(com
     extra = hlo.elements(reduced, DEPTH) - numbers
     assert 0 < extra < 50  # the loss, and each sharded parameter's part of the gradient norm
     assert len(gathers) + len(reduced) == len(found)
+
+
+def test_fsdp_steps_gather_parameters_reduce_gradients_and_move_nothing_else(compiled):
+    check_fsdp(compiled[3][1, 8, 1].call, compiled[0])
+
+
+def test_so_do_those_of_tuning():
+    config = configs.base()
+    config.update({
+        'data': {'image_size': 32}, 'tune': {'batch': 16},
+        'model': {'width': 16, 'depth': DEPTH, 'heads': 2, 'unroll': False},
+    })
+    phase = abstract.phase(configs.recipe(config, 'rc_ldt_paper'), 'tune')
+    check_fsdp(phase.compile(sharding.make_mesh(1, 8, 1)).call, phase.state)
 
 
 def test_a_run_goes_on_on_another_mesh_with_the_same_losses(compiled, tmp_path):
