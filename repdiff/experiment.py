@@ -14,6 +14,7 @@ from repdiff import (
 )
 from repdiff.card import Card
 from repdiff.data import phantom, pipeline, records, sources
+from repdiff.data.arrange import Arranged, Arrangement, arrange
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.errors import UserError
 from repdiff.eval import floors, intervals
@@ -134,14 +135,26 @@ def fit_frontend(config: ConfigDict, split) -> frontend.PatchBasis | Vae:
     raise UserError(f"config.latents.kind is {latents.kind!r}; choose 'pca', 'haar' or 'sd_vae'.")
 
 
-def prepared(config: ConfigDict) -> records.Dataset:
-    """The data, prepared once: by the first process where hosts share the cache, else by each.
+def prepared(config: ConfigDict) -> records.Dataset | Arranged:
+    """The data as the config arranges them, prepared once: by the first process where hosts share
+    the cache, else by each.
 
     Raises UserError where hosts got different data.
     """
-    dataset = records.open(cluster.first_then_rest(
-        lambda: sources.ensure_prepared(settings(config), config.cache), config.cache
-    ))
+    data, test = config.data, config.eval
+    wanted = Arrangement(
+        folds=test.folds, fold=test.fold, fold_splits=tuple(test.fold_splits),
+        fractions=data.fractions.to_dict(), pretrain_on=tuple(data.pretrain_on),
+        keep=data.keep.to_dict(), seed=config.seed,
+    )
+    own, *others = (
+        records.open(cluster.first_then_rest(
+            lambda source=source: sources.ensure_prepared(settings(config, source), config.cache),
+            config.cache,
+        ))
+        for source in (data.source, *wanted.others)
+    )
+    dataset = arrange(own, others, wanted)
     cluster.check_same(
         dataset.info['fingerprint'],
         f'the hosts prepared different data in config.cache={config.cache!r}; put the cache on a '
@@ -240,13 +253,21 @@ def _write_results(
     card.rules(rows)
 
 
-def settings(config: ConfigDict) -> DataSettings:
-    """`config.data` as the data room takes it; the simulation gets the run's seed and image size."""
+def settings(config: ConfigDict, source: str) -> DataSettings:
+    """`config.data` as the data room takes it, of its own `source` or another that is pre-trained on.
+
+    The simulation gets the run's seed and image size; another source has labels of its own.
+    """
     data = config.data.to_dict()
+    if source != data['source']:
+        data |= {'source': source, 'labels': '', 'split_column': '', 'pretrain_facilities': (),
+                 'downstream_facilities': ()}
+    for name in ('pretrain_on', 'keep'):
+        del data[name]
     simulated = phantom.Settings(
         image_size=data['image_size'], seed=config.seed, **data.pop('simulated')
     )
     return DataSettings(
         **data, name=config.name, files=(), seed=config.seed,
-        simulated=simulated if data['source'] == SIMULATED else None,
+        simulated=simulated if source == SIMULATED else None,
     )
