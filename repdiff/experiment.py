@@ -17,8 +17,7 @@ from repdiff.data import phantom, pipeline, records, sources
 from repdiff.data.arrange import Arranged, Arrangement, arrange
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.errors import UserError
-from repdiff.eval import floors, intervals
-from repdiff.eval.answers import Answers, write_predictions
+from repdiff.eval import floors
 from repdiff.files import write_json, write_npz
 from repdiff.latents import cache, frontend
 from repdiff.latents.vae import Vae
@@ -39,7 +38,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for recipe in recipes.values():
         phases.check_batches(recipe, mesh)
     dataset = prepared(config)
-    card = Card(workdir, config, dataset)
+    card = Card(workdir, config, dataset.info['fingerprint'])
     setting = make_setting(config, list(recipes.values()), dataset, mesh)
     if cluster.is_first():
         finished.keep(workdir, dataset.info, setting.frontend)
@@ -56,7 +55,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     evidence = explain.exhibit(workdir, answers[0], dataset, mesh)
     if cluster.is_first():
         write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
-        _write_results(config, dataset, workdir, card, answers, evidence)
+        arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
+        rows = answers + floors.floors(*arrays, classes=len(setting.classes))
+        results.write(workdir, config, results.dataset(dataset.info), rows, evidence=evidence)
+        card.rules(rows)
         report.write(workdir)
         print(f'report: {workdir / "report" / "index.html"}')
     cluster.wait_for_all('report')
@@ -229,28 +231,6 @@ def _figure_image(dataset) -> np.ndarray:
     split = dataset.split('test')
     records_of = (split[i] for i in range(len(split)))
     return next(record['image'] for record in records_of if record['label'] == 1)
-
-
-def _write_results(
-    config: ConfigDict, dataset, workdir: Path, card: Card, answers: list[Answers], evidence: dict
-) -> None:
-    """predictions.csv, results.json and card.json from the rows' answers and the floors."""
-    arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
-    rows = answers + floors.floors(*arrays, classes=len(dataset.info['classes']))
-    write_predictions(workdir / 'predictions.csv', rows)
-    bootstrap = {'resamples': config.eval.bootstrap, 'seed': config.seed}
-    info = dataset.info
-    write_json(workdir / 'results.json', {
-        'dataset': {
-            name: info[name] for name in ('name', 'simulated', 'classes', 'splits')
-        },
-        'models': [intervals.entry(row, **bootstrap) for row in rows],
-        'comparisons': [
-            intervals.compare(rows[0], other, **bootstrap) for other in rows[1:]
-        ],
-        'evidence': evidence,
-    })
-    card.rules(rows)
 
 
 def settings(config: ConfigDict, source: str) -> DataSettings:
