@@ -16,7 +16,7 @@ from repdiff import cluster, experiment, report, results
 from repdiff.card import Card
 from repdiff.errors import UserError
 from repdiff.eval import metrics
-from repdiff.eval.answers import Answers, pooled, read_answers
+from repdiff.eval.answers import ANSWERS, Answers, pooled, read_answers
 from repdiff.progress import note
 
 PAGE = 'report/index.html'
@@ -60,7 +60,7 @@ def _fold(config: ConfigDict, number: int) -> ConfigDict:
 def _pool(config: ConfigDict, workdir: Path, places: Sequence[Path]) -> None:
     """Writes the workdir of all folds from theirs."""
     found = [json.loads((place / 'results.json').read_text()) for place in places]
-    answers = [read_answers(place / results.ANSWERS) for place in places]
+    answers = [read_answers(place / ANSWERS) for place in places]
     rows = []
     for number, row in enumerate(answers[0]):
         runs = [of_fold[number] for of_fold in answers]

@@ -10,11 +10,9 @@ from ml_collections import ConfigDict
 
 from repdiff.classify import read_decision
 from repdiff.eval import intervals, metrics, patients, trust
-from repdiff.eval.answers import Answers, write_answers, write_predictions
+from repdiff.eval.answers import ANSWERS, Answers, write_answers, write_predictions
 from repdiff.files import write_json
 from repdiff.zeroshot import rules
-
-ANSWERS = 'scores/answers.npz'
 
 TITLES = {
     'rc_ldt': 'RC-LDT, our best recipe',

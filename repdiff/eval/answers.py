@@ -15,6 +15,7 @@ from repdiff.errors import UserError
 from repdiff.files import write_atomic, write_npz
 
 PARTS = ('ids', 'patients', 'labels', 'scores', 'predictions')
+ANSWERS = 'scores/answers.npz'  # in a workdir
 COLUMNS = ('model', 'id', 'label', 'prediction')
 
 
