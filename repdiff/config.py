@@ -14,6 +14,7 @@ def base() -> ConfigDict:
     config.name = 'hematoma'  # names the dataset and the report
     config.seed = 0  # of data, splits, pre-training, tuning and scoring noise
     config.cache = '~/.cache/repdiff'  # prepared datasets, shared by workdirs
+    config.xla_effort = 3  # 0 to 3, XLA's backend optimisation: 0 compiles fast, for runs of seconds
 
     config.data = ConfigDict(dict(
         source='simulated',  # 'simulated', a directory (files + CSV, or prepared), 'tfds:NAME'
@@ -57,6 +58,7 @@ def base() -> ConfigDict:
         shift=4,  # pixels: moves of up to half a latent position; 0 where latents are cached
         rotate=10.0,  # degrees either way, as heads lie; 0 where latents are cached
         zoom=0.1,  # factors from 1/1.1 to 1.1, as heads differ; 0 where latents are cached
+        brightness=13.0,  # grey levels of 255, as CT numbers drift; 0 where latents are cached
     ))
     config.latents = ConfigDict(dict(
         kind='pca',  # 'pca' (patch components), 'haar' (invertible) or 'sd_vae' (the paper)
