@@ -124,7 +124,8 @@ def group(found: Iterable[Header | Skipped], *, note: Note) -> Iterator[Series |
                 untold.append(header.path)
     if untold:
         note(str(untold[0]), f'does not say whether text is burned in ({len(untold):,} DICOM files '
-             'in all): look at the contact sheet for burned-in text')
+             'in all): look at the contact sheet for burned-in text, for the check of pixels '
+             'does not see text over the head')
     for files in groups.values():
         files.sort(key=lambda header: (header.along, header.name))
         _note_tilt(files, note)

@@ -105,7 +105,8 @@ def file_jobs(paths: Iterable[Path], root: Path, note: Callable[[str, str], None
     yield from _chunks('pictures', shown)
     if shown:
         note(str(shown[0]), f'no picture says whether text is burned in ({len(shown):,} in all): '
-             'look at the contact sheet for burned-in text')
+             'look at the contact sheet for burned-in text, for the check of pixels does not see '
+             'text over the head')
     for series in dicom.group(_headers(scans, root, team), note=note):
         yield (series if isinstance(series, Skipped)
                else Job('dicom', series, len(series.files)))

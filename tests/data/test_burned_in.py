@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 from repdiff import prepare
 from repdiff.data import burned_in, phantom, records, windows
 
-ASKED = 'look at the contact sheet for burned-in text'
+ASKED = ('look at the contact sheet for burned-in text, for the check of pixels does not see text '
+         'over the head')
 CORNERS = ((6, 6), (150, 6), (6, 234))  # of 256 pixels; no head-rest crosses them
 
 

@@ -236,7 +236,7 @@ def test_files_that_do_not_tell_of_burned_in_text_are_noted_once(tmp_path):
     items, notes = read(paths, tmp_path)
     assert len(items) == 4 and notes == [
         'does not say whether text is burned in (3 DICOM files in all): look at the contact sheet '
-        'for burned-in text']
+        'for burned-in text, for the check of pixels does not see text over the head']
 
 
 def test_gantry_tilt_is_noted_from_the_tag_or_the_positions(tmp_path):
