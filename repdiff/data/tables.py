@@ -75,7 +75,8 @@ def _check_files(label_file: str, settings: DataSettings, rows: dict[labels.Row,
                  paths: Sequence[Path]) -> None:
     if settings.patient_column == 'auto' and not any(row.patient for row in rows):
         raise UserError(f"{label_file!r} has no column 'patient', so images of a person could end "
-                        f'up in two splits; {label_formats.columns_are(_header(Path(label_file)))}.')
+                        'up in two splits; '
+                        f'{label_formats.columns_are(_header(Path(label_file)))}.')
     root = jobs.root_of(settings.source)
     known = set()
     for path in paths:

@@ -78,7 +78,7 @@ def test_a_face_joins_and_a_holding_hand_does_not():
 
 @pytest.mark.parametrize('unit', ['hu', 'grey'])
 def test_what_touches_a_closed_skull_goes_and_ears_and_nose_stay(unit):
-    """Fingers with their bones and a thin strip, all joined to the skin; brain to the last pixel."""
+    """Fingers with their bones and a thin strip, joined to the skin; brain to the last pixel."""
     scalp = unit == 'hu'  # a brain window shows no fat, so there the skull is the edge
     half, top, foot = (165, 52, 449) if scalp else (150, 70, 437)
     hu, inside, _ = made_up(centre=(250, 256), radius=(180, 150), scalp=scalp)
