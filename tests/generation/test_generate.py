@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from repdiff import config as configs
 from repdiff import generate
 from repdiff.errors import UserError
-from repdiff.generation import conditions, features, sampling, trained
+from repdiff.generation import conditions, features, sampling
 from repdiff.generation.conditions import Condition
 from repdiff.generation.sampling import Settings
 from repdiff.generation.studio import Studio
@@ -19,7 +20,7 @@ SETTINGS = Settings(sampler='ddpm', steps=3, guidance=1.0, seed=0)
 
 @pytest.fixture(scope='module')
 def studio(workdir):
-    return Studio(workdir, trained.config_of(workdir), 'test', batch=8)
+    return Studio(workdir, configs.of_workdir(workdir), 'test', batch=8)
 
 
 def prepared(studio, text, scale=1.0, row=''):
@@ -67,7 +68,7 @@ def test_sets_of_samples_do_not_mix(workdir, tmp_path):
     """The density is another where the pre-training images are the reference."""
     made = []
     for reference in ('test', 'pretrain'):
-        studio = Studio(workdir, trained.config_of(workdir), reference, batch=8)
+        studio = Studio(workdir, configs.of_workdir(workdir), reference, batch=8)
         order = studio.order(Condition('density'), '', SETTINGS)
         made.append(sampling.directory_of(tmp_path, order.model, 'density', order.given, SETTINGS))
     assert made[0] != made[1]
