@@ -15,6 +15,8 @@ def base() -> ConfigDict:
     config.seed = 0  # of data, splits, pre-training, tuning and scoring noise
     config.cache = '~/.cache/repdiff'  # prepared datasets, shared by workdirs
 
+    config.method = 'denoise'  # how a row is trained and answers: a room of repdiff/methods
+
     config.data = ConfigDict(dict(
         source='simulated',  # 'simulated', a directory (files + CSV, or prepared), 'tfds:NAME'
         labels='',  # CSV of labels; '' is labels.csv in the source

@@ -1,14 +1,15 @@
 """From scores on disk to answers and facts; what was chosen on validation is only applied."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from repdiff.classify import read_decision
+from repdiff import scores
 from repdiff.eval import metrics, trust
 from repdiff.eval.answers import Answers
 from repdiff.zeroshot import rules
+from repdiff.zeroshot.rules import Rule
 
 TITLES = {
     'rc_ldt': 'RC-LDT, our best recipe',
@@ -21,31 +22,21 @@ TITLES = {
 
 def answer(row: str, workdir: Path, seed: int) -> Answers:
     """The row's answers on the test split, from scores/ROW.npz, ROW.rule.json and ROW.json."""
-    with np.load(workdir / 'scores' / f'{row}.npz') as file:
-        found = dict(file)
-    facts = json.loads((workdir / 'scores' / f'{row}.json').read_text())
-    decision = read_decision(workdir, row)
+    found, decision, facts = scores.read(workdir, row)
     plain, labels, valid_labels = found['test_scores'], found['test_labels'], found['valid_labels']
-    rule, t = decision.rule, found['t']
     facts |= {
         'title': TITLES.get(row, row),
         'floor': False,
         'seed': seed,
         'rule': {
-            'name': rule.name,
-            't': rule.t.tolist(),
-            'weights': rule.weights.tolist(),
+            'name': decision.rule.name if decision.rule else facts['scored'],
             'threshold': decision.cut,
             'valid_auroc': rules.auroc(found['valid_scores'], valid_labels),
         },
         'argmin': metrics.decision_metrics(labels, plain.argmax(1), plain.shape[1]),
-        'auroc_over_t': {
-            't': np.unique(t).tolist(),
-            'valid': rules.auroc_over_t(t, found['sweep_errors'][..., 0], valid_labels),
-        },
-        'draws': facts['draws'] | {'mean': float(found['test_draws'].mean()),
-                                   'images': np.bincount(found['test_draws'].max(1)).tolist()},
     }
+    if decision.rule:
+        facts |= _of_the_evaluator(found, decision.rule, facts)
     probabilities, predictions = decision.probabilities(plain), decision.classify(plain)
     facts['trust'] = {
         'raw': trust.reliability(labels, decision.raw_probabilities(plain, facts['dimensions'])),
@@ -55,3 +46,17 @@ def answer(row: str, workdir: Path, seed: int) -> Answers:
     return Answers(
         row, found['test_ids'], found['test_patients'], labels, probabilities, predictions, facts,
     )
+
+
+def _of_the_evaluator(found: dict[str, np.ndarray], rule: Rule, facts: dict) -> dict[str, Any]:
+    """What is to be said of a denoiser's rule, its sweep over t and its draws."""
+    t, drawn = found['t'], found['test_draws']
+    return {
+        'rule': facts['rule'] | {'t': rule.t.tolist(), 'weights': rule.weights.tolist()},
+        'auroc_over_t': {
+            't': np.unique(t).tolist(),
+            'valid': rules.auroc_over_t(t, found['sweep_errors'][..., 0], found['valid_labels']),
+        },
+        'draws': facts['draws'] | {'mean': float(drawn.mean()),
+                                   'images': np.bincount(drawn.max(1)).tolist()},
+    }

@@ -53,12 +53,18 @@ class Phase:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a phase leaves: the EMA parameters of its best checkpoint, that step, and its cost."""
+    """What a phase leaves: the EMA parameters of its best checkpoint, that step, and its cost.
+
+    parameters: how many it trained. images: how many it saw, repeats counted. flops: operations of
+    all steps' matrix products; None where an earlier version of repdiff left them out.
+    """
 
     params: Any
     step: int
     seconds: float
     parameters: int
+    images: int
+    flops: float | None
 
 
 def train(phase: Phase, *, workdir: Path, mesh: Mesh, key: jax.Array) -> Trained:
@@ -79,7 +85,10 @@ def train(phase: Phase, *, workdir: Path, mesh: Mesh, key: jax.Array) -> Trained
         best = checkpoints.best_step()
         state, _ = checkpoints.restore(shapes, best)
     parameters = int(parameter_overview.count_parameters(shapes.params))
-    return Trained(state.ema, best, run.seconds, parameters)
+    return Trained(
+        state.ema, best, run.seconds, parameters, phase.steps * phase.batch,
+        None if run.flops is None else run.flops * phase.steps,
+    )
 
 
 def _like(phase: Phase, mesh: Mesh) -> TrainState:
@@ -97,7 +106,7 @@ class _Run:
     def __init__(self, phase: Phase, shapes: TrainState, checkpoints: Checkpoints, workdir: Path,
                  mesh: Mesh):
         self.phase, self.checkpoints, self.workdir, self.mesh = phase, checkpoints, workdir, mesh
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.flops = 0, 0.0, 0.0  # flops of one step
         self.evaluated = phase.steps > 0  # without steps the start is evaluated
         self.pending: list[dict] = []  # scalars of the steps since the last log line
         if checkpoints.newest is None:
@@ -109,6 +118,7 @@ class _Run:
             self.step = checkpoints.newest
             self.state, record = checkpoints.restore(shapes, self.step)
             self.seconds, self.evaluated = record['seconds'], record['evaluated']
+            self.flops = record.get('flops')
             self.pending, self.position = record['pending'], record['iterator']
             phase.iterator.set_state(self.position)
 
@@ -164,6 +174,7 @@ class _Run:
         )
         compiled = compile_step(train_step, self.state, frozen, batch, self.mesh)
         note(f'{phase.name}: {compiled}')
+        self.flops = compiled.flops
         self.logged_at = time.monotonic()
         return compiled.call
 
@@ -203,7 +214,7 @@ class _Run:
                    for scalars in jax.device_get(self.pending)]
         self.checkpoints.save(self.step, self.state, {
             'iterator': self.position, 'seconds': self.seconds, 'evaluated': self.evaluated,
-            'pending': pending,
+            'pending': pending, 'flops': self.flops,
         }, score)
 
     def stop(self) -> NoReturn:
