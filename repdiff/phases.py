@@ -57,26 +57,38 @@ def check_batches(config: ConfigDict, mesh: Mesh) -> None:
         host_rows(mesh, config[name].batch // parts)
 
 
-def optimizer(config: ConfigDict, section: ConfigDict) -> optax.GradientTransformation:
-    """The optimizer of a phase; `section` is the config's `pretrain` or `tune`."""
+def optimizer(
+    config: ConfigDict, section: ConfigDict, weight_decay: optax.Schedule | None = None
+) -> optax.GradientTransformation:
+    """The optimizer of a phase; `section` is the config's `pretrain` or `tune`.
+
+    `weight_decay` stands in for `config.optim`'s.
+    """
     schedule = optim.learning_rate(
         section.learning_rate, section.warmup_steps, section.steps, section.decay
     )
     o = config.optim
     return optim.adamw(
-        schedule, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, clip_norm=o.clip_norm
+        schedule, b1=o.b1, b2=o.b2,
+        weight_decay=o.weight_decay if weight_decay is None else weight_decay,
+        clip_norm=o.clip_norm,
     )
 
 
 def make_phase(
     config: ConfigDict, section: ConfigDict, name: str, setting: Setting, objective: Callable,
     params: dict, frozen: dict, *, split: str, balanced: bool, evaluate: Callable,
+    ema_decay: optax.Schedule | None = None, weight_decay: optax.Schedule | None = None,
+    reads: Callable | None = None,
 ) -> Phase:
-    """A phase on one split; `section` is the config's `pretrain` or `tune`."""
+    """A phase on one split; `section` is the config's `pretrain` or `tune`.
+
+    ema_decay and weight_decay stand in for the config's; reads: see `make_train_step`.
+    """
     return Phase(
         name=name,
         loss_fn=objective,
-        tx=optimizer(config, section),
+        tx=optimizer(config, section, weight_decay),
         params=params,
         frozen=frozen,
         iterator=pipeline.train_iterator(
@@ -88,10 +100,11 @@ def make_phase(
         steps=section.steps,
         batch=section.batch,
         accumulate=config.optim.accumulate,
-        ema_decay=section.ema_decay,
+        ema_decay=section.ema_decay if ema_decay is None else ema_decay,
         log_every=config.log_every,
         checkpoint_every=section.checkpoint_every,
         keep=config.keep_checkpoints,
+        reads=reads,
     )
 
 

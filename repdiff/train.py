@@ -32,7 +32,7 @@ class Phase:
     changes); iterator: endless host batches with get_state/set_state; evaluate: EMA parameters ->
     (validation score or None, scalars), called at every checkpoint; steps, batch (images a step
     over all hosts), accumulate, ema_decay, log_every and checkpoint_every in steps; keep: newest
-    checkpoints kept.
+    checkpoints kept; reads: what the loss takes from the state (`make_train_step`).
     """
 
     name: str
@@ -45,10 +45,11 @@ class Phase:
     steps: int
     batch: int
     accumulate: int
-    ema_decay: float
+    ema_decay: float | optax.Schedule
     log_every: int
     checkpoint_every: int
     keep: int
+    reads: Callable[[TrainState], dict] | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,8 @@ class _Run:
         """The step, compiled; says what that took and what a step costs."""
         phase = self.phase
         train_step = make_train_step(
-            phase.loss_fn, phase.tx, ema_decay=phase.ema_decay, accumulate=phase.accumulate
+            phase.loss_fn, phase.tx, ema_decay=phase.ema_decay, accumulate=phase.accumulate,
+            reads=phase.reads,
         )
         compiled = compile_step(train_step, self.state, frozen, batch, self.mesh)
         note(f'{phase.name}: {compiled}')

@@ -10,9 +10,9 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from repdiff.errors import UserError
-from repdiff.methods import denoise
+from repdiff.methods import classify, denoise, distill, probe
 
-ROOMS = {'denoise': denoise}
+ROOMS = {'denoise': denoise, 'distill': distill, 'classify': classify, 'probe': probe}
 
 
 def room(config: ConfigDict) -> ModuleType:
