@@ -21,6 +21,7 @@ from repdiff.models.dit import SIZES
 QUICK = {}  # the base config
 
 SMOKE = {
+    'xla_effort': 0,
     'data': {'image_size': 32, 'simulated': {
         'pretrain': 256, 'train': 96, 'valid': 64, 'test': 64, 'positive_rate': 0.3}},
     'latents': {'patch': 8, 'channels': 16, 'fit_images': 256},
@@ -60,7 +61,8 @@ XL = PAPER | {
 
 PUBLISHED = {
     'data': {'image_size': 256},
-    'augmentation': {'shift': 0, 'rotate': 0.0, 'zoom': 0.0},  # cached latents cannot be moved
+    # Cached latents can be mirrored, not moved or brightened.
+    'augmentation': {'shift': 0, 'rotate': 0.0, 'zoom': 0.0, 'brightness': 0.0},
     'latents': {'kind': 'sd_vae'},
     'model': {**SIZES['XL'], 'patch': 2, 'dtype': 'bfloat16', 'unroll': False, 'remat': True},
     'encoder': {'kind': 'dinov2_frozen'},

@@ -4,6 +4,7 @@ Short on purpose: flags, processes, devices, one call into `experiment`. Exit co
 input, 75 stopped by SIGTERM or SIGINT with all work saved, to be run again.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -62,6 +63,9 @@ def main(argv: list[str]) -> None:
     with cluster.leave_together(), exit_on_user_error():
         config, workdir = parse(argv)
         keep_freed_memory()
+        # Read when the devices start; the last of equal flags counts, so the user's own wins.
+        effort = f'--xla_backend_optimization_level={config.xla_effort}'
+        os.environ['XLA_FLAGS'] = f'{effort} {os.environ.get("XLA_FLAGS", "")}'
         jax.config.update('jax_num_cpu_devices', config.mesh.cpu_devices)
         cluster.start(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
         interrupt.listen()

@@ -33,7 +33,7 @@ def vae(config: ConfigDict, channels: int) -> Vae:
     cannot be.
     """
     fields, params = store.load(_directory(config, 'latents', 'sd_vae'), 'sd_vae')
-    moving = [key for key in ('shift', 'rotate', 'zoom') if config.augmentation[key]]
+    moving = [key for key in ('shift', 'rotate', 'zoom', 'brightness') if config.augmentation[key]]
     if moving:
         raise UserError(
             f'cached latents of sd_vae cannot be moved, but config.augmentation has '

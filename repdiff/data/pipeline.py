@@ -103,29 +103,28 @@ class Augmentation:
 
     flip: mirrors left to right with probability one half. shift: moves by up to so many pixels in
     both directions. rotate: turns about the centre by up to so many degrees. zoom: scales by a
-    factor of up to 1 + zoom either way.
+    factor of up to 1 + zoom either way. brightness: adds up to so many grey levels, either way.
     """
 
     flip: bool = False
     shift: int = 0
     rotate: float = 0.0
     zoom: float = 0.0
-
-    @property
-    def moves(self) -> bool:
-        """Whether pixels move other than by mirroring."""
-        return bool(self.shift or self.rotate or self.zoom)
+    brightness: float = 0.0
 
     def __call__(self, example: dict[str, np.ndarray],
                  rng: np.random.Generator) -> dict[str, np.ndarray]:
         image = example['image']
         if self.flip and rng.random() < 0.5:
             image = image[:, ::-1]
-        if self.moves:
+        if self.shift or self.rotate or self.zoom:
             move = rng.integers(-self.shift, self.shift, 2, endpoint=True)
             angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
             zoom = (1 + self.zoom) ** rng.uniform(-1, 1)
             image = _moved(image, move, angle, zoom)
+        if self.brightness:
+            brighter = image + np.rint(rng.uniform(-self.brightness, self.brightness))
+            image = np.clip(brighter, 0, 255).astype(np.uint8)
         return {**example, 'image': image}
 
 

@@ -49,7 +49,7 @@ def small(weights, encoder='joint', latents='pca', kind='pooled', denoiser=False
     made = config.base()
     made.update({
         'latents': {'kind': latents, 'weights': weights['sd_vae'], 'patch': 8, 'channels': 4},
-        'augmentation': {'shift': 0, 'rotate': 0.0, 'zoom': 0.0},
+        'augmentation': {'shift': 0, 'rotate': 0.0, 'zoom': 0.0, 'brightness': 0.0},
         'encoder': {'kind': encoder, 'weights': weights['dinov2'], 'image_size': 24},
         'representation': {'kind': kind},
         'model': {'width': 32, 'depth': 2, 'heads': 2, 'patch': 2, 'unroll': False,

@@ -118,6 +118,19 @@ def test_the_place_in_the_order_is_that_of_any_number_of_hosts():
         np.testing.assert_array_equal(batch['image'][3:], part['image'])
 
 
+def test_brightness_moves_all_pixels_alike_and_stops_at_black_and_white():
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    shifts = []
+    for seed in range(200):
+        drawn = pipeline.Augmentation(brightness=20.0)({'image': image}, np.random.default_rng(seed))
+        shift = int(drawn['image'][8, 0, 0]) - 128
+        np.testing.assert_array_equal(drawn['image'], np.clip(image.astype(int) + shift, 0, 255))
+        shifts.append(shift)
+    assert drawn['image'].dtype == np.uint8
+    assert min(shifts) < -17 and max(shifts) > 17 and max(np.abs(shifts)) <= 20
+    assert abs(np.mean(shifts)) < 4 * 20 / np.sqrt(3 * 200)  # four standard deviations
+
+
 def test_flips_are_real_and_fair():
     source = Source(100)
     mirrored = 0
