@@ -17,6 +17,12 @@ TITLES = {
     'unconditional_ldt': 'Unconditional LDT',
     'ldt_from_scratch': 'LDT from scratch',
     'rc_ldt_prototypes': 'RC-LDT, prototypes of r, not tuned',
+    'dinov2': 'DINOv2 on our images, fine-tuned',
+    'dinov2_probe': 'DINOv2 on our images, linear probe',
+    'vit': 'ViT from scratch',
+    'resnet': 'ResNet from scratch',
+    'rc_ldt_probe': "Linear probe of RC-LDT's r",
+    'ldt_probe': "Linear probe of the unconditional LDT's features",
 }
 
 
