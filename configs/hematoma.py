@@ -4,6 +4,7 @@
   python -m repdiff.main --config=configs/hematoma.py:smoke     seconds, to see that all works
   python -m repdiff.main --config=configs/hematoma.py:paper     the paper's sizes, on a GPU or TPU
   python -m repdiff.main --config=configs/hematoma.py:representation   what r leaks and leaves
+  python -m repdiff.main --config=configs/hematoma.py:compare   Table 4's rows, at quick's sizes
   python -m repdiff.main --config=configs/hematoma.py:xl        as many images through DiT-XL/2 and
                                                                 its ViT, on 8 chips or more
   python -m repdiff.main --config=configs/hematoma.py:published --config.latents.weights=DIR \\
@@ -28,10 +29,19 @@ SMOKE = {
     'model': {'width': 32, 'depth': 2, 'heads': 2, 'unroll': False},
     'pretrain': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
     'tune': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
+    'backbone': {'width': 32, 'depth': 2},
+    'distill': {'global_size': 32, 'local_size': 16, 'local_crops': 2, 'prototypes': 64,
+                'hidden': 32, 'bottleneck': 16},
     'classify': {'t': (25, 75), 'draws': 1, 'budget': 32, 'min_draws': 8, 'batch': 32},
     'evidence': {'draws': 16, 'flips': 200, 'images': 16, 'smooth': 1.0},
     'eval': {'bootstrap': 200},
     'log_every': 5,
+}
+
+# The paper's Table 4: all methods on the same data, about three quarters of an hour on one core.
+COMPARE = {
+    'rows': ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'ldt_from_scratch', 'dinov2', 'vit',
+             'resnet', 'rc_ldt_probe', 'ldt_probe', 'dinov2_probe'),
 }
 
 T_PAPER = (50, 100, 150, 200, 230, 300, 400, 450, 500)  # scanned on the validation split
@@ -99,9 +109,9 @@ REPRESENTATION = {
 
 
 def get_config(preset: str = ''):
-    """`quick` (default), `smoke`, `paper`, `xl`, `representation` or `published`."""
+    """`quick` (default), `smoke`, `paper`, `xl`, `representation`, `published` or `compare`."""
     presets = {
         'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER, 'xl': XL, 'representation': REPRESENTATION,
-        'published': PUBLISHED,
+        'published': PUBLISHED, 'compare': COMPARE,
     }
     return config.preset(preset, presets)
