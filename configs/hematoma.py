@@ -62,6 +62,19 @@ PAPER = {
     'recipes': {'rc_ldt_paper': {'classify': {'t': T_PAPER}}},
 }
 
+# The rows of Table 4 at the paper's sizes.
+PAPER_COMPARE = PAPER | {
+    'backbone': {'width': 768, 'depth': 12, 'heads': 12, 'patch': 16},
+    'distill': {'global_size': 224, 'local_size': 96, 'local_crops': 8, 'prototypes': 4096,
+                'hidden': 2048, 'bottleneck': 256},
+    'rows': ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'dinov2', 'vit', 'resnet'),
+    'recipes': PAPER['recipes'] | {
+        'dinov2': {'pretrain': {'learning_rate': 1e-4}, 'tune': {'learning_rate': 1e-4}},
+        'vit': {'tune': {'learning_rate': 1e-4}},
+        'resnet': {'backbone': {'kind': 'resnet50', 'width': 64}, 'tune': {'learning_rate': 1e-4}},
+    },
+}
+
 XL = PAPER | {
     'model': PAPER['model'] | SIZES['XL'] | {'remat': True},
     'pretrain': PAPER['pretrain'] | {'steps': 4000, 'batch': 256, 'checkpoint_every': 500},
@@ -108,10 +121,12 @@ REPRESENTATION = {
 }
 
 
+PRESETS = {
+    'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER, 'xl': XL, 'representation': REPRESENTATION,
+    'published': PUBLISHED, 'compare': COMPARE, 'paper_compare': PAPER_COMPARE,
+}
+
+
 def get_config(preset: str = ''):
-    """`quick` (default), `smoke`, `paper`, `xl`, `representation`, `published` or `compare`."""
-    presets = {
-        'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER, 'xl': XL, 'representation': REPRESENTATION,
-        'published': PUBLISHED, 'compare': COMPARE,
-    }
-    return config.preset(preset, presets)
+    """`quick` (default) or another of `PRESETS`."""
+    return config.preset(preset, PRESETS)
