@@ -13,7 +13,8 @@ sees these and the training patients, without labels.
 
 from repdiff import config
 
-ROWS = ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'ldt_from_scratch', 'dinov2', 'vit', 'resnet')
+ROWS = ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'ldt_from_scratch', 'dinov2', 'vit',
+        'resnet')
 
 QUICK = {
     'name': 'ct_ich',

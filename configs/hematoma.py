@@ -5,6 +5,7 @@
   python -m repdiff.main --config=configs/hematoma.py:paper     the paper's sizes, on a GPU or TPU
   python -m repdiff.main --config=configs/hematoma.py:representation   what r leaks and leaves
   python -m repdiff.main --config=configs/hematoma.py:compare   Table 4's rows, at quick's sizes
+  python -m repdiff.main --config=configs/hematoma.py:paper_compare   the same at the paper's sizes
   python -m repdiff.main --config=configs/hematoma.py:xl        as many images through DiT-XL/2 and
                                                                 its ViT, on 8 chips or more
   python -m repdiff.main --config=configs/hematoma.py:published --config.latents.weights=DIR \\
