@@ -4,6 +4,8 @@
   python -m repdiff.main --config=configs/hematoma.py:smoke     seconds, to see that all works
   python -m repdiff.main --config=configs/hematoma.py:paper     the paper's sizes, on a GPU or TPU
   python -m repdiff.main --config=configs/hematoma.py:representation   what r leaks and leaves
+  python -m repdiff.main --config=configs/hematoma.py:compare   Table 4's rows, at quick's sizes
+  python -m repdiff.main --config=configs/hematoma.py:paper_compare   the same at the paper's sizes
   python -m repdiff.main --config=configs/hematoma.py:xl        as many images through DiT-XL/2 and
                                                                 its ViT, on 8 chips or more
   python -m repdiff.main --config=configs/hematoma.py:published --config.latents.weights=DIR \\
@@ -28,10 +30,19 @@ SMOKE = {
     'model': {'width': 32, 'depth': 2, 'heads': 2, 'unroll': False},
     'pretrain': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
     'tune': {'steps': 20, 'batch': 16, 'warmup_steps': 5, 'checkpoint_every': 10},
+    'backbone': {'width': 32, 'depth': 2},
+    'distill': {'global_size': 32, 'local_size': 16, 'local_crops': 2, 'prototypes': 64,
+                'hidden': 32, 'bottleneck': 16},
     'classify': {'t': (25, 75), 'draws': 1, 'budget': 32, 'min_draws': 8, 'batch': 32},
     'evidence': {'draws': 16, 'flips': 200, 'images': 16, 'smooth': 1.0},
     'eval': {'bootstrap': 200},
     'log_every': 5,
+}
+
+# The paper's Table 4: all methods on the same data, about three quarters of an hour on one core.
+COMPARE = {
+    'rows': ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'ldt_from_scratch', 'dinov2', 'vit',
+             'resnet', 'rc_ldt_probe', 'ldt_probe', 'dinov2_probe'),
 }
 
 T_PAPER = (50, 100, 150, 200, 230, 300, 400, 450, 500)  # scanned on the validation split
@@ -50,6 +61,19 @@ PAPER = {
     'classify': {'t': T_PAPER, 'draws': 8},
     'evidence': {'smooth': 4.0},
     'recipes': {'rc_ldt_paper': {'classify': {'t': T_PAPER}}},
+}
+
+# The rows of Table 4 at the paper's sizes.
+PAPER_COMPARE = PAPER | {
+    'backbone': {'width': 768, 'depth': 12, 'heads': 12, 'patch': 16},
+    'distill': {'global_size': 224, 'local_size': 96, 'local_crops': 8, 'prototypes': 4096,
+                'hidden': 2048, 'bottleneck': 256},
+    'rows': ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'dinov2', 'vit', 'resnet'),
+    'recipes': PAPER['recipes'] | {
+        'dinov2': {'pretrain': {'learning_rate': 1e-4}, 'tune': {'learning_rate': 1e-4}},
+        'vit': {'tune': {'learning_rate': 1e-4}},
+        'resnet': {'backbone': {'kind': 'resnet50', 'width': 64}, 'tune': {'learning_rate': 1e-4}},
+    },
 }
 
 XL = PAPER | {
@@ -98,10 +122,12 @@ REPRESENTATION = {
 }
 
 
+PRESETS = {
+    'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER, 'xl': XL, 'representation': REPRESENTATION,
+    'published': PUBLISHED, 'compare': COMPARE, 'paper_compare': PAPER_COMPARE,
+}
+
+
 def get_config(preset: str = ''):
-    """`quick` (default), `smoke`, `paper`, `xl`, `representation` or `published`."""
-    presets = {
-        'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER, 'xl': XL, 'representation': REPRESENTATION,
-        'published': PUBLISHED,
-    }
-    return config.preset(preset, presets)
+    """`quick` (default) or another of `PRESETS`."""
+    return config.preset(preset, PRESETS)

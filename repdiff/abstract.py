@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from repdiff import phases, published
 from repdiff.compile import CompiledStep, compile_step, matmul_flops
 from repdiff.latents.frontend import PatchBasis
+from repdiff.methods import denoise
 from repdiff.models.autoencoder import AutoencoderKL
 from repdiff.step import TrainState, create_state, make_train_step
 from repdiff.zeroshot.score import Scorer
@@ -47,7 +48,7 @@ def phase(config: ConfigDict, name: str, classes: int = 2) -> AbstractPhase:
     DINOv2 encoders need `encoder.weights`, whose sizes are read. Raises UserError like `phases`.
     """
     section, z_shape = config[name], latent_shape(config)
-    objective = phases.pretrain_objective(config, z_shape)
+    objective = denoise.pretrain_objective(config, z_shape)
     frozen = {'frontend': _frontend(config, z_shape)}
     params = jax.eval_shape(objective.init, _key(), _array((1, *z_shape)))
     if objective.pixels:
@@ -56,7 +57,7 @@ def phase(config: ConfigDict, name: str, classes: int = 2) -> AbstractPhase:
         place = params if config.encoder.kind == 'dinov2_tuned' else frozen
         place['encoder'] = encoder
     if name == 'tune':
-        objective = phases.tune_objective(config, objective, classes)
+        objective = denoise.tune_objective(config, objective, classes)
         params = jax.eval_shape(objective.init, _key(), _array((1, *z_shape)))
         frozen.pop('encoder', None)
     tx = phases.optimizer(config, section)
@@ -87,7 +88,7 @@ class AbstractScorer:
 def scorer(config: ConfigDict, mesh: Mesh, classes: int = 2) -> AbstractScorer:
     """The evaluator of a row's tuned denoiser, for one call. Raises UserError like `phases`."""
     z_shape, passes = latent_shape(config), config.classify.passes
-    objective = phases.tune_objective(config, phases.pretrain_objective(config, z_shape), classes)
+    objective = denoise.tune_objective(config, denoise.pretrain_objective(config, z_shape), classes)
     made = Scorer(objective.denoise, objective.schedule, kinds=config.classify.kinds,
                   passes=passes, mesh=mesh)
     rows = {name: _array((passes,), jnp.int32) for name in ('class', 'draw', 't')}

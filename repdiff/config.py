@@ -10,6 +10,10 @@ from ml_collections import ConfigDict
 
 from repdiff.errors import UserError
 
+# The sections that pre-training depends on.
+PRETRAINING = ('latents', 'diffusion', 'model', 'encoder', 'backbone', 'distill', 'representation',
+               'pretrain')
+
 
 def base() -> ConfigDict:
     """The base config at the `quick` sizes: 64-pixel simulated CT on a 2-core CPU."""
@@ -18,6 +22,10 @@ def base() -> ConfigDict:
     config.seed = 0  # of data, splits, pre-training, tuning and scoring noise
     config.cache = '~/.cache/repdiff'  # prepared datasets, shared by workdirs
     config.xla_effort = 3  # 0 to 3, XLA's backend optimisation: 0 compiles fast, for runs of seconds
+
+    # How a row is trained and answers, a room of repdiff/methods: 'denoise', 'distill' (DINOv2, then
+    # tuned), 'classify' (supervised from scratch) or 'probe' (a linear rule on another row's features).
+    config.method = 'denoise'
 
     config.data = ConfigDict(dict(
         source='simulated',  # 'simulated', a directory (files + CSV, or prepared), 'tfds:NAME'
@@ -95,6 +103,40 @@ def base() -> ConfigDict:
         layer_scale=0.1,  # joint: LayerScale's start; DINOv2's 1e-5 wakes too slowly in short runs
         registers=0,  # joint: register tokens of the ViT
     ))
+    config.backbone = ConfigDict(dict(  # the network on pixels of rows that do not denoise
+        kind='vit',  # or 'resnet18', 'resnet50'
+        width=64,  # D of the ViT; channels of a ResNet's first stage, 64 in the paper
+        depth=4,  # blocks of the ViT; 12 in the paper's ViT-B
+        heads=2,  # of the ViT; 12 in the paper's
+        patch=8,  # pixels of a side that make one token; 16 in the paper's
+        layer_scale=0.1,  # LayerScale's start, as the joint encoder's
+        registers=0,  # register tokens of the ViT
+    ))
+    config.distill = ConfigDict(dict(  # DINOv2's self-distillation (arXiv 2304.07193)
+        global_size=64,  # pixels of a side of the two large crops; 224 there
+        local_size=32,  # of the small crops; 98 there
+        local_crops=4,  # 8 there
+        global_scale=(0.32, 1.0),  # share of the image's area in a large crop
+        local_scale=(0.05, 0.32),  # and in a small one
+        jitter=0.2,  # of contrast and, on the scale [−1, 1], brightness
+        blur=1.0,  # half of the crops are resized by a kernel up to 1 + this times as wide
+        prototypes=512,  # K; 65,536 there, for millions of images
+        hidden=128,  # width of the heads' layers; 2,048 there
+        bottleneck=64,  # numbers that are compared with a prototype; 256 there
+        student_temperature=0.1,
+        teacher_temperature=(0.04, 0.07),  # from the first to the second
+        temperature_warmup=0.3,  # in this share of the steps; 30 of 100 epochs there
+        freeze_last=0.01,  # share of the steps that the prototypes stand still; 1 of 100 epochs
+        momentum=(0.992, 1.0),  # of the teacher, by half a cosine; this phase's EMA
+        weight_decay=(0.04, 0.4),  # by half a cosine, in place of optim.weight_decay
+        mask_ratio=(0.1, 0.5),  # share of the tokens hidden in half of the large crops
+        ibot_weight=1.0,
+        koleo_weight=0.1,
+    ))
+    config.probe = ConfigDict(dict(  # method 'probe' reads the pre-training of pretrain.row
+        of='encoder',  # the joint ViT's representation, 'denoiser' or 'distilled'
+        t=(10, 50, 100, 200, 400),  # steps of 'denoiser'; t and block are chosen on validation
+    ))
     config.representation = ConfigDict(dict(
         kind='pooled',  # 'tokens' (the paper) or 'pooled' (one vector through adaLN)
         drop_rate=0.1,  # probability that the whole r is replaced by a learned null; 0: the paper
@@ -127,6 +169,7 @@ def base() -> ConfigDict:
         # Per unit of squared error summed over z0. A high scale punishes the noise of single draws
         # before there is anything to see: at 2 nothing was learned for 300 steps, at 0.1-0.5 at once.
         paired_scale=0.3,
+        label_smoothing=0.0,  # of classifiers; balancing and early stopping do more here
     ))
     config.optim = ConfigDict(dict(
         b1=0.9,
@@ -200,6 +243,30 @@ def base() -> ConfigDict:
             tune=dict(shots=16, steps=0),
             classify=dict(t=(25, 50, 100, 200, 300, 400, 500)),  # as far up as it is pre-trained
         ),
+        dinov2=dict(
+            method='distill',
+            pretrain=dict(learning_rate=1e-3),
+            tune=dict(learning_rate=5e-4),
+            optim=dict(weight_decay=0.05),
+        ),
+        dinov2_probe=dict(
+            method='probe', pretrain=dict(row='dinov2'), probe=dict(of='distilled'),
+        ),
+        vit=dict(
+            method='classify',
+            tune=dict(learning_rate=1e-3),
+            optim=dict(weight_decay=0.05),
+        ),
+        resnet=dict(
+            method='classify',
+            backbone=dict(kind='resnet18', width=16),
+            tune=dict(learning_rate=1e-3),
+            optim=dict(weight_decay=0.05),
+        ),
+        rc_ldt_probe=dict(method='probe', pretrain=dict(row='rc_ldt')),
+        ldt_probe=dict(
+            method='probe', pretrain=dict(row='unconditional_ldt'), probe=dict(of='denoiser'),
+        ),
     ))
     return config.lock()
 
@@ -207,6 +274,7 @@ def base() -> ConfigDict:
 def recipe(config: ConfigDict, row: str) -> ConfigDict:
     """The config that trains `row`: the base with that recipe's keys replaced.
 
+    A row that takes over another's pre-training has what made it (`PRETRAINING`) from that row.
     Raises UserError when the recipe names a key that the base config does not have.
     """
     if row not in config.recipes:
@@ -214,6 +282,10 @@ def recipe(config: ConfigDict, row: str) -> ConfigDict:
             f'config.rows: no recipe {row!r}; choose from {", ".join(sorted(config.recipes))}.'
         )
     result = config.copy_and_resolve_references()
+    source = config.recipes[row].get('pretrain', {}).get('row', '')
+    if source:
+        other = recipe(config, source)
+        result.update({section: other[section].to_dict() for section in PRETRAINING})
     try:
         result.update(config.recipes[row].to_dict())
     except (KeyError, TypeError) as error:
@@ -228,7 +300,7 @@ def _check_shared(config: ConfigDict, row: str, result: ConfigDict) -> None:
     if not source:
         return
     other = recipe(config, source)
-    for section in ('latents', 'diffusion', 'model', 'encoder', 'representation', 'pretrain'):
+    for section in PRETRAINING:
         for key in other[section]:
             if key != 'row' and other[section][key] != result[section][key]:
                 raise UserError(

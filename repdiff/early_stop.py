@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from repdiff import finished, phases, report, sharding
+from repdiff import finished, report, sharding
 from repdiff.data import pipeline
 from repdiff.errors import Parser, UserError, exit_on_user_error
 from repdiff.files import write_json
+from repdiff.methods import zeroshot
 from repdiff.zeroshot import replay
 
 TIMED = 64  # images that time and pairs of noise are measured on
@@ -62,7 +63,7 @@ def measure(
 ) -> dict[str, Any]:
     """Everything that is printed and drawn, as JSON values; None stands for the run's own, and all."""
     z0, ids = _test_images(row, images)
-    evaluator = phases.make_evaluator(row.config, row.objective, row.setting)
+    evaluator = zeroshot.make_evaluator(row.config, row.objective, row.setting)
     evaluator = evaluator.with_settings(budget=budget or row.config.classify.budget)
     settings, labels = evaluator.settings, np.arange(len(row.setting.classes))
 
@@ -99,7 +100,7 @@ def _test_images(row: finished.FinishedRow, images: int | None) -> tuple[np.ndar
     split = experiment.prepared(row.config).split('test')
     chosen = np.unique(np.linspace(0, len(split) - 1, images or len(split)).astype(int))
     examples = pipeline.examples([split[int(index)] for index in chosen])
-    return phases.latents(row.config, replace(row.setting, splits={'test': examples}), 'test')
+    return zeroshot.latents(row.config, replace(row.setting, splits={'test': examples}), 'test')
 
 
 def words(name: str, found: dict[str, Any]) -> str:

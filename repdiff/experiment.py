@@ -1,6 +1,7 @@
 """The recipe in order: data, pre-train, tune, classify, report. What the workdir has is not redone."""
 
 import json
+import time
 from pathlib import Path
 
 import jax
@@ -10,7 +11,8 @@ from ml_collections import ConfigDict
 
 from repdiff import config as configs
 from repdiff import (
-    classify, cluster, exhibits, explain, finished, phases, published, report, results, sharding,
+    cluster, exhibits, explain, finished, methods, phases, published, report, results, scores,
+    sharding,
 )
 from repdiff.card import Card
 from repdiff.data import phantom, pipeline, records, sources
@@ -21,9 +23,9 @@ from repdiff.eval import floors
 from repdiff.files import write_json, write_npz
 from repdiff.latents import cache, frontend
 from repdiff.latents.vae import Vae
-from repdiff.train import train
+from repdiff.methods.denoise import FIGURE_T
+from repdiff.methods.row import Bench
 
-FIGURE_T = (50, 100, 200, 300, 400, 600, 800)  # steps of the z0' figure
 SAMPLES = 8  # slices of a class in the sample figure
 
 
@@ -47,12 +49,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
             **exhibits.samples(dataset.split('train'), 'train', dataset.info['markers'],
                                len(setting.classes), SAMPLES),
         )
-    shown = _figure_image(dataset)
-    z0_figures = {'image': shown[..., 0], 't': np.array(FIGURE_T)}
+    bench = Bench(workdir, card, _figure_image(dataset))
+    z0_figures = {'image': bench.shown[..., 0], 't': np.array(FIGURE_T)}
     for row, recipe in recipes.items():
-        z0_figures |= _row(recipe, row, setting, dataset, shown, workdir, card)
+        z0_figures |= _row(recipe, row, setting, dataset, bench)
     answers = [results.answer(row, workdir, config.seed) for row in config.rows]
-    evidence = explain.exhibit(workdir, answers[0], dataset, mesh)
+    explained = [answer for answer in answers if recipes[answer.name].method == 'denoise'][:1]
+    evidence = explain.exhibit(workdir, explained[0], dataset, mesh) if explained else {}
     if cluster.is_first():
         write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
         arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
@@ -71,10 +74,11 @@ def make_setting(
     splits = {name: pipeline.examples(dataset.split(name)) for name in dataset.info['splits']}
     front = cluster.of_first(fit_frontend(config, splits['pretrain']))
     z_shape = jax.eval_shape(front.encode, splits['pretrain'][0]['image'][None]).shape[1:]
-    for recipe in recipes:
-        phases.pretrain_objective(recipe, z_shape)  # what a row cannot have shows before any runs
+    image_shape = splits['pretrain'][0]['image'].shape
+    for recipe in recipes:  # what a row cannot have shows before any runs
+        methods.room(recipe).check(recipe, z_shape, image_shape)
     if config.latents.kind == 'sd_vae':
-        pixels = any(published.on_pixels(recipe) for recipe in recipes)
+        pixels = any(methods.room(recipe).sees_pixels(recipe) for recipe in recipes)
         splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
     return phases.Setting(
         mesh, splits, tuple(dataset.info['classes']),
@@ -185,50 +189,31 @@ def cached(
 
 
 def _row(
-    config: ConfigDict, row: str, setting: phases.Setting, dataset, shown: np.ndarray,
-    workdir: Path, card: Card,
+    config: ConfigDict, row: str, setting: phases.Setting, dataset, bench: Bench
 ) -> dict[str, np.ndarray]:
-    """Pre-trains, tunes and scores one row; returns z0' of `shown`. Finished parts are read back."""
-    pretrained, seconds, figures = None, 0.0, {}
-    if config.pretrain.steps:
-        phase = phases.pretrain_phase(config, row, setting)
-        trained = train(
-            phase, workdir=workdir, mesh=setting.mesh, key=setting.purpose(phase.name)
-        )
-        card.phase(phase.name, trained.seconds, setting.mesh.size)
-        pretrained, seconds = trained.params, trained.seconds
-        if not config.pretrain.row:
-            z0 = exhibits.z0_over_t(
-                phase.loss_fn, pretrained, phase.frozen, shown,
-                np.array(FIGURE_T), setting.purpose('figure'),
-            )
-            figures[row] = z0.get('kept', z0['dropped'])
-            if 'kept' in z0:
-                figures[f'{row}_dropped'] = z0['dropped']
-    phase = phases.tune_phase(config, row, setting, pretrained)
-    tuned = train(phase, workdir=workdir, mesh=setting.mesh, key=setting.purpose(phase.name))
-    card.phase(phase.name, tuned.seconds, setting.mesh.size)
-    scored = workdir / 'scores' / f'{row}.json'
-    if not cluster.of_first(np.int32(scored.exists())):
-        facts = {
-            'pretrained': pretrained is not None or bool(config.model.weights),
-            'parameters': int(tuned.parameters),
-            'tune_step': tuned.step,
-            'train_seconds': seconds + tuned.seconds,
-        }
-        classify.score(
-            config, row, setting, dataset, workdir, phase.loss_fn, tuned.params, facts
-        )
+    """Trains and scores one row; returns its figures. Finished parts are read back.
+
+    Until the row's answers to the test split are asked for, nothing has that split.
+    """
+    room, blind, workdir = methods.room(config), setting.blind(), bench.workdir
+    trained = room.train(config, row, blind, bench)
+    if not cluster.of_first(np.int32(scores.is_done(workdir, row))):
+        began = time.monotonic()
+        chosen = room.choose(config, row, blind, trained, workdir)
+        arrays, facts = chosen.answer(setting)
+        facts |= trained.facts() | chosen.facts | {'eval_seconds': time.monotonic() - began}
+        if cluster.is_first():
+            scores.write(workdir, row, dataset, chosen.arrays | arrays, chosen.decision, facts)
     if cluster.is_first():
-        facts = json.loads(scored.read_text())
-        card.phase(f'{row}.classify', facts['eval_seconds'], setting.mesh.size)
+        seconds = scores.read_facts(workdir, row)['eval_seconds']
+        bench.card.phase(f'{row}.classify', seconds, setting.mesh.size)
     cluster.wait_for_all(f'{row} scored')
-    return figures
+    return trained.figures
 
 
 def _figure_image(dataset) -> np.ndarray:
-    """The test slice (H, W, C) of the z0' figure: the first of class 1."""
-    split = dataset.split('test')
+    """The validation slice (H, W, C) of the z0' figure: the first of class 1."""
+    split = dataset.split('valid')
     records_of = (split[i] for i in range(len(split)))
     return next(record['image'] for record in records_of if record['label'] == 1)
 

@@ -19,13 +19,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import classify, phases, published, sharding
+from repdiff import phases, published, scores, sharding
 from repdiff.checkpoint import best_ema
 from repdiff.data import pipeline
 from repdiff.errors import UserError
 from repdiff.files import write_json, write_npz
 from repdiff.latents.frontend import PatchBasis
 from repdiff.latents.vae import Vae
+from repdiff.methods import denoise, zeroshot
 from repdiff.objectives.denoise import Tune
 from repdiff.zeroshot.decision import Decision
 from repdiff.zeroshot.typicality import Typicality
@@ -93,21 +94,24 @@ def load(workdir: Path, row: str, mesh: Mesh) -> FinishedRow:
     if row not in whole.rows:
         raise UserError(f'--row: {workdir} has no row {row!r}; it has {", ".join(whole.rows)}.')
     config, about = configs.recipe(whole, row), _json(workdir / PREPARATION)
+    if config.method != 'denoise':
+        raise UserError(f'--row: {row!r} is no denoiser but a row to compare with '
+                        f'(method {config.method!r}); choose another row.')
     front = jax.device_put(_frontend(workdir, config, about['channels']), sharding.replicated(mesh))
     shape = (1, about['image_size'], about['image_size'], about['channels'])
     z_shape = jax.eval_shape(front.encode, jax.ShapeDtypeStruct(shape, np.uint8)).shape[1:]
     classes = tuple(about['classes'])
     setting = phases.Setting(mesh, {}, classes, front, z_shape, jax.random.key(config.seed))
-    objective = phases.tune_objective(
-        config, phases.pretrain_objective(config, z_shape), len(classes)
+    objective = denoise.tune_objective(
+        config, denoise.pretrain_objective(config, z_shape), len(classes)
     )
     params, step = _params(workdir, row, objective, z_shape, mesh)
-    if not (workdir / 'scores' / f'{row}.json').exists():
+    if not scores.is_done(workdir, row):
         raise _unfinished(workdir / 'scores' / f'{row}.json')
-    with np.load(workdir / 'scores' / f'{row}.npz') as scores:
-        typicality = Typicality(scores['valid_readings'])
+    with np.load(workdir / 'scores' / f'{row}.npz') as arrays:
+        typicality = Typicality(arrays['valid_readings'])
     return FinishedRow(row, config, about, setting, objective, params, step,
-                       classify.read_decision(workdir, row), typicality)
+                       scores.read_decision(workdir, row), typicality)
 
 
 class Desk:
@@ -116,16 +120,16 @@ class Desk:
     def __init__(self, row: FinishedRow):
         self._row, self._splits = row, {}
         self._setting = dataclasses.replace(row.setting, splits=self._splits)
-        self._evaluator = phases.make_evaluator(row.config, row.objective, self._setting)
+        self._evaluator = zeroshot.make_evaluator(row.config, row.objective, self._setting)
 
     def answer(self, records: Sequence[dict]) -> list[dict[str, Any]]:
         """Of each record its class, probabilities, draws, seconds and typicality, as JSON."""
         row, began = self._row, time.monotonic()
         self._splits['new'] = pipeline.examples(records)
-        z0, ids = phases.latents(row.config, self._setting, 'new')
+        z0, ids = zeroshot.latents(row.config, self._setting, 'new')
         conditions = np.arange(len(row.setting.classes))
         found = self._evaluator.decide(row.params, conditions, z0, ids, row.decision)
-        readings = classify.readings(
+        readings = zeroshot.readings(
             row.config, self._setting, self._evaluator, row.params, 'new', z0, ids
         )
         probabilities = row.decision.calibration.probabilities(found.scores)

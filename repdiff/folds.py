@@ -36,19 +36,19 @@ def run(config: ConfigDict, workdir: Path) -> None:
     experiment.claim(workdir, config)
     places = [workdir / f'fold-{number}' for number in range(len(cells))]
     for cell, place in zip(cells, places, strict=True):
-        experiment.claim(place, cell)
-        if not is_finished(place):
-            note(f'fold {cell.eval.fold + 1} of {len(cells)}')
-            experiment.run(cell, place)
-            jax.clear_caches()  # the next fold's programs are others
+        note(f'fold {cell.eval.fold + 1} of {len(cells)}')
+        finish(cell, place)
     if cluster.is_first():
         _pool(config, workdir, places)
     cluster.wait_for_all('folds')
 
 
-def is_finished(workdir: Path) -> bool:
-    """Whether a run has written everything."""
-    return (workdir / 'results.json').exists() and (workdir / PAGE).exists()
+def finish(config: ConfigDict, workdir: Path) -> None:
+    """As `run`, for one of several runs: passes by a workdir that has everything already."""
+    experiment.claim(workdir, config)
+    if not (workdir / 'results.json').exists() or not (workdir / PAGE).exists():
+        run(config, workdir)
+        jax.clear_caches()  # the next run's programs are others
 
 
 def _fold(config: ConfigDict, number: int) -> ConfigDict:

@@ -73,19 +73,24 @@ def _unknown_key(argv: list[str], message: str) -> str:
     return f'unknown config key {option!r}; repdiff/config.py lists every key.'
 
 
+def start(config: ConfigDict) -> None:
+    """Starts the devices and the processes of a run, before the first use of JAX."""
+    keep_freed_memory()
+    # Read when the devices start; the last of equal flags counts, so the user's own wins.
+    effort = f'--xla_backend_optimization_level={config.xla_effort}'
+    os.environ['XLA_FLAGS'] = f'{effort} {os.environ.get("XLA_FLAGS", "")}'
+    jax.config.update('jax_num_cpu_devices', config.mesh.cpu_devices)
+    cluster.start(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+    interrupt.listen()
+    # What was compiled once, in this run or an earlier one, is read back.
+    jax.config.update('jax_compilation_cache_dir', str(Path(config.cache).expanduser() / 'xla'))
+
+
 def main(argv: list[str]) -> None:
     """Parses, starts the devices and runs the experiment."""
     with cluster.leave_together(), exit_on_user_error():
         config, workdir = parse(argv)
-        keep_freed_memory()
-        # Read when the devices start; the last of equal flags counts, so the user's own wins.
-        effort = f'--xla_backend_optimization_level={config.xla_effort}'
-        os.environ['XLA_FLAGS'] = f'{effort} {os.environ.get("XLA_FLAGS", "")}'
-        jax.config.update('jax_num_cpu_devices', config.mesh.cpu_devices)
-        cluster.start(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
-        interrupt.listen()
-        # What was compiled once, in this run or an earlier one, is read back.
-        jax.config.update('jax_compilation_cache_dir', str(Path(config.cache).expanduser() / 'xla'))
+        start(config)
         from repdiff import folds  # after the devices are set
         folds.run(config, workdir)
 

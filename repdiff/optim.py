@@ -9,7 +9,7 @@ import optax
 
 # First match wins; a parameter that no rule covers is an error.
 DECAY_RULES = (
-    (r'(^|/)(bias|scale|ls1|ls2)$', False),
+    (r'(^|/)(bias|scale|ls1|ls2|last)$', False),
     (r'(^|/)(cls_token|mask_token|register_tokens|pos_embed|null|embedding)$', False),
     (r'(^|/)kernel$', True),
 )
@@ -45,7 +45,8 @@ def learning_rate(peak: float, warmup_steps: int, steps: int, decay: str) -> opt
 
 
 def adamw(
-    schedule: optax.Schedule, *, b1: float, b2: float, weight_decay: float, clip_norm: float
+    schedule: optax.Schedule, *, b1: float, b2: float, weight_decay: float | optax.Schedule,
+    clip_norm: float
 ) -> optax.GradientTransformation:
     """AdamW after clipping by the global norm; decay on kernels only (`DECAY_RULES`)."""
     return optax.chain(
@@ -57,10 +58,13 @@ def adamw(
     )
 
 
-def ema_update(ema, params, step: jax.Array, decay: float):
-    """EMA with warm-up: the decay after n steps is min(decay, (1 + n) / (10 + n)).
+def ema_update(ema, params, step: jax.Array, decay: float | optax.Schedule):
+    """EMA with warm-up: the decay after n steps is min(decay, (1 + n) / (10 + n)), or decay(n).
 
     A fixed 0.9999 would remember the random start for longer than a small tuning set is seen.
     """
-    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step)).astype(jnp.float32)
+    if callable(decay):
+        rate = 1 - decay(step)
+    else:
+        rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step)).astype(jnp.float32)
     return jax.tree.map(lambda old, new: old + rate * (new - old), ema, params)

@@ -38,6 +38,9 @@ def plan(config: ConfigDict, row: str, devices: int, utilisation: float) -> dict
     from repdiff import phases, sharding  # after the devices are set
 
     recipe, classes = configs.recipe(config, row), _classes(config)
+    if recipe.method != 'denoise':
+        raise UserError(f'--row: {row!r} has method {recipe.method!r}, but only rows that denoise are '
+                        'planned; choose one of these.')
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
     phases.check_batches(recipe, mesh)
     if not recipe.pretrain.steps + recipe.tune.steps:

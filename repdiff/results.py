@@ -1,6 +1,5 @@
 """From scores on disk to answers and facts; what was chosen on validation is only applied."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from repdiff.classify import read_decision
+from repdiff import scores
 from repdiff.eval import intervals, metrics, patients, trust
 from repdiff.eval.answers import ANSWERS, Answers, write_answers, write_predictions
 from repdiff.files import write_json
 from repdiff.zeroshot import rules
+from repdiff.zeroshot.rules import Rule
 
 TITLES = {
     'rc_ldt': 'RC-LDT, our best recipe',
@@ -20,36 +20,32 @@ TITLES = {
     'unconditional_ldt': 'Unconditional LDT',
     'ldt_from_scratch': 'LDT from scratch',
     'rc_ldt_prototypes': 'RC-LDT, prototypes of r, not tuned',
+    'dinov2': 'DINOv2 on our images, fine-tuned',
+    'dinov2_probe': 'DINOv2 on our images, linear probe',
+    'vit': 'ViT from scratch',
+    'resnet': 'ResNet from scratch',
+    'rc_ldt_probe': "Linear probe of RC-LDT's r",
+    'ldt_probe': "Linear probe of the unconditional LDT's features",
 }
 
 
 def answer(row: str, workdir: Path, seed: int) -> Answers:
     """The row's answers on the test split, from scores/ROW.npz, ROW.rule.json and ROW.json."""
-    with np.load(workdir / 'scores' / f'{row}.npz') as file:
-        found = dict(file)
-    facts = json.loads((workdir / 'scores' / f'{row}.json').read_text())
-    decision = read_decision(workdir, row)
+    found, decision, facts = scores.read(workdir, row)
     plain, labels, valid_labels = found['test_scores'], found['test_labels'], found['valid_labels']
-    rule, t = decision.rule, found['t']
     facts |= {
         'title': TITLES.get(row, row),
         'floor': False,
         'seed': seed,
         'rule': {
-            'name': rule.name,
-            't': rule.t.tolist(),
-            'weights': rule.weights.tolist(),
+            'name': decision.rule.name if decision.rule else facts['scored'],
             'threshold': decision.cut,
             'valid_auroc': rules.auroc(found['valid_scores'], valid_labels),
         },
         'argmin': metrics.decision_metrics(labels, plain.argmax(1), plain.shape[1]),
-        'auroc_over_t': {
-            't': np.unique(t).tolist(),
-            'valid': rules.auroc_over_t(t, found['sweep_errors'][..., 0], valid_labels),
-        },
-        'draws': facts['draws'] | {'mean': float(found['test_draws'].mean()),
-                                   'images': np.bincount(found['test_draws'].max(1)).tolist()},
     }
+    if decision.rule:
+        facts |= _of_the_evaluator(found, decision.rule, facts)
     probabilities, predictions = decision.probabilities(plain), decision.classify(plain)
     facts['trust'] = {
         'raw': trust.reliability(labels, decision.raw_probabilities(plain, facts['dimensions'])),
@@ -86,3 +82,17 @@ def dataset(info: Mapping[str, Any]) -> dict[str, Any]:
     """What results.json says of a data set, from its `info`; "arrangement" are sentences."""
     found = {name: info[name] for name in ('name', 'simulated', 'classes', 'splits')}
     return found | {'arrangement': info.get('arrangement', [])}
+
+
+def _of_the_evaluator(found: dict[str, np.ndarray], rule: Rule, facts: dict) -> dict[str, Any]:
+    """What is to be said of a denoiser's rule, its sweep over t and its draws."""
+    t, drawn = found['t'], found['test_draws']
+    return {
+        'rule': facts['rule'] | {'t': rule.t.tolist(), 'weights': rule.weights.tolist()},
+        'auroc_over_t': {
+            't': np.unique(t).tolist(),
+            'valid': rules.auroc_over_t(t, found['sweep_errors'][..., 0], found['valid_labels']),
+        },
+        'draws': facts['draws'] | {'mean': float(drawn.mean()),
+                                   'images': np.bincount(drawn.max(1)).tolist()},
+    }

@@ -23,6 +23,9 @@ PARTITION_RULES = (
      PartitionSpec('fsdp', 'tensor')),
     (r'(^|/)t_embed/fc2/kernel$', PartitionSpec('tensor', 'fsdp')),
     (r'(^|/)patch_embed/kernel$', PartitionSpec(None, None, None, 'fsdp')),
+    (r'(dino|ibot)/fc\d/kernel$|(dino|ibot)/last$', PartitionSpec(None, 'fsdp')),
+    (r'(^|/)head/linear/kernel$', PartitionSpec('fsdp', None)),
+    (r'(^|/)(stem|conv\d|conv_shortcut)/kernel$', PartitionSpec(None, None, None, 'fsdp')),
     (r'(^|/)(pos_embed|label_embed/embedding)$', PartitionSpec(None, 'fsdp')),
     (r'(^|/)(bias|scale|ls1|ls2|cls_token|mask_token|register_tokens|null)$', PartitionSpec()),
 )

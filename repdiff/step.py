@@ -37,14 +37,16 @@ def create_state(params, tx: optax.GradientTransformation) -> TrainState:
 
 
 def make_train_step(
-    loss_fn: LossFn, tx: optax.GradientTransformation, *, ema_decay: float, accumulate: int
+    loss_fn: LossFn, tx: optax.GradientTransformation, *, ema_decay: float | optax.Schedule,
+    accumulate: int, reads: Callable[[TrainState], dict] | None = None,
 ) -> Callable:
     """(state, frozen, batch, key) -> (state, scalars), pure.
 
     The key of a step is fold_in(key, step), so a resumed run draws what an uninterrupted one would.
     With `accumulate` > 1 the batch is cut into that many equal parts whose gradients are averaged;
     the optimizer and the EMA move once. A part takes every `accumulate`-th row, so that each device
-    has its share of it without moving images.
+    has its share of it without moving images. What `reads` takes from the state, its EMA as a
+    teacher, say, the loss finds in `frozen`.
     """
 
     def gradients(params, frozen, batch, key):
@@ -69,6 +71,8 @@ def make_train_step(
 
     def train_step(state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
+        if reads is not None:
+            frozen = frozen | reads(state)
         compute = gradients if accumulate == 1 else accumulated
         grads, scalars = compute(state.params, frozen, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)

@@ -32,7 +32,7 @@ class Phase:
     changes); iterator: endless host batches with get_state/set_state; evaluate: EMA parameters ->
     (validation score or None, scalars), called at every checkpoint; steps, batch (images a step
     over all hosts), accumulate, ema_decay, log_every and checkpoint_every in steps; keep: newest
-    checkpoints kept.
+    checkpoints kept; reads: what the loss takes from the state (`make_train_step`).
     """
 
     name: str
@@ -45,20 +45,27 @@ class Phase:
     steps: int
     batch: int
     accumulate: int
-    ema_decay: float
+    ema_decay: float | optax.Schedule
     log_every: int
     checkpoint_every: int
     keep: int
+    reads: Callable[[TrainState], dict] | None = None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a phase leaves: the EMA parameters of its best checkpoint, that step, and its cost."""
+    """What a phase leaves: the EMA parameters of its best checkpoint, that step, and its cost.
+
+    parameters: how many it trained. images: how many it saw, repeats counted. flops: operations of
+    all steps' matrix products; None where an earlier version of repdiff left them out.
+    """
 
     params: Any
     step: int
     seconds: float
     parameters: int
+    images: int
+    flops: float | None
 
 
 def train(phase: Phase, *, workdir: Path, mesh: Mesh, key: jax.Array) -> Trained:
@@ -79,7 +86,10 @@ def train(phase: Phase, *, workdir: Path, mesh: Mesh, key: jax.Array) -> Trained
         best = checkpoints.best_step()
         state, _ = checkpoints.restore(shapes, best)
     parameters = int(parameter_overview.count_parameters(shapes.params))
-    return Trained(state.ema, best, run.seconds, parameters)
+    return Trained(
+        state.ema, best, run.seconds, parameters, phase.steps * phase.batch,
+        None if run.flops is None else run.flops * phase.steps,
+    )
 
 
 def _like(phase: Phase, mesh: Mesh) -> TrainState:
@@ -97,7 +107,7 @@ class _Run:
     def __init__(self, phase: Phase, shapes: TrainState, checkpoints: Checkpoints, workdir: Path,
                  mesh: Mesh):
         self.phase, self.checkpoints, self.workdir, self.mesh = phase, checkpoints, workdir, mesh
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.flops = 0, 0.0, 0.0  # flops of one step
         self.evaluated = phase.steps > 0  # without steps the start is evaluated
         self.pending: list[dict] = []  # scalars of the steps since the last log line
         if checkpoints.newest is None:
@@ -109,6 +119,7 @@ class _Run:
             self.step = checkpoints.newest
             self.state, record = checkpoints.restore(shapes, self.step)
             self.seconds, self.evaluated = record['seconds'], record['evaluated']
+            self.flops = record.get('flops')
             self.pending, self.position = record['pending'], record['iterator']
             phase.iterator.set_state(self.position)
 
@@ -160,10 +171,12 @@ class _Run:
         """The step, compiled; says what that took and what a step costs."""
         phase = self.phase
         train_step = make_train_step(
-            phase.loss_fn, phase.tx, ema_decay=phase.ema_decay, accumulate=phase.accumulate
+            phase.loss_fn, phase.tx, ema_decay=phase.ema_decay, accumulate=phase.accumulate,
+            reads=phase.reads,
         )
         compiled = compile_step(train_step, self.state, frozen, batch, self.mesh)
         note(f'{phase.name}: {compiled}')
+        self.flops = compiled.flops
         self.logged_at = time.monotonic()
         return compiled.call
 
@@ -203,7 +216,7 @@ class _Run:
                    for scalars in jax.device_get(self.pending)]
         self.checkpoints.save(self.step, self.state, {
             'iterator': self.position, 'seconds': self.seconds, 'evaluated': self.evaluated,
-            'pending': pending,
+            'pending': pending, 'flops': self.flops,
         }, score)
 
     def stop(self) -> NoReturn:

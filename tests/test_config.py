@@ -10,18 +10,25 @@ from repdiff import config as configs
 from repdiff import experiment, generate, predict
 from repdiff.errors import UserError
 
-EXPERIMENTS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
+CONFIGS = Path(__file__).parents[1] / 'configs'
+EXPERIMENTS = [CONFIGS / f'{name}.py' for name in ('hematoma', 'ct_ich', 'cifar10')]
 
 
-def get_config(path, preset):
+def module_of(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(preset)
+    return module
 
 
-@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
-@pytest.mark.parametrize('preset', ['', 'quick', 'smoke', 'paper', 'representation'])
+def get_config(path, preset):
+    return module_of(path).get_config(preset)
+
+
+PRESETS = [(path, preset) for path in EXPERIMENTS for preset in ('', *module_of(path).PRESETS)]
+
+
+@pytest.mark.parametrize('path, preset', PRESETS, ids=lambda part: getattr(part, 'stem', part))
 def test_presets_build_with_all_their_rows_and_data(path, preset):
     config = get_config(path, preset)
     for row in config.rows:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from repdiff import config as configs
-from repdiff import phases
+from repdiff.methods import denoise
 
 
 @pytest.mark.parametrize('shots, expected', [
@@ -19,11 +19,11 @@ def test_means_are_over_evenly_spaced_images_of_each_class(monkeypatch, shots, e
     labels = np.array([0, 0, 1, 0, 1, 0, 1, 1, 1, 0])
     labels[5] = -1  # unlabelled
     r = np.arange(10.0)[:, None]
-    monkeypatch.setattr(phases, 'map_split', lambda *_: r)
-    monkeypatch.setattr(phases, 'frozen_parts', lambda *_: {})
+    monkeypatch.setattr(denoise, 'map_split', lambda *_: r)
+    monkeypatch.setattr(denoise, 'frozen_parts', lambda *_: {})
     config = configs.base()
     config.tune.shots = shots
     split = types.SimpleNamespace(labels=lambda: labels)
     setting = types.SimpleNamespace(splits={'train': split}, mesh=None, classes=('a', 'b'))
-    found = phases._class_means(config, None, {}, setting)
+    found = denoise._class_means(config, None, {}, setting)
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)

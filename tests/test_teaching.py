@@ -17,12 +17,13 @@ DIFFS = sorted((ROOT / 'tests' / 'teaching').glob('*.diff'))
 # Run on the changed code: what is new against what it should be.
 CHECK = '''
 import dataclasses, jax, jax.numpy as jnp
-from repdiff import config as configs, phases
+from repdiff import config as configs
+from repdiff.methods import denoise
 config = configs.base()
 config.update({'model': {'width': 32, 'depth': 1, 'unroll': False},
                'representation': {'kind': 'cls', 'drop_rate': 0.0}, 'pretrain': {'min_snr': 0.5}})
 z0 = jax.random.normal(jax.random.key(0), (8, 4, 4, 2))
-new = phases.pretrain_objective(config, (4, 4, 2))
+new = denoise.pretrain_objective(config, (4, 4, 2))
 params = new.init(jax.random.key(1), z0)
 cls = new.encoder.apply({'params': params['encoder']}, z0)['cls']
 assert jnp.array_equal(new.represent(params, {}, {}, z0), cls)

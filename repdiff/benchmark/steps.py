@@ -59,10 +59,10 @@ def check_cases(names: str) -> list[str]:
 
 def make_objective(config: ConfigDict, case: str, z_shape: tuple[int, int, int]):
     """The pre-training or tuning objective of a case, as the main job builds it."""
-    from repdiff import phases  # late: its log writer imports PyTorch, whose threads start then
+    from repdiff.methods import denoise  # late: its log writer imports PyTorch, whose threads start then
 
-    pretrain = phases.pretrain_objective(config, z_shape)
-    return phases.tune_objective(config, pretrain, CLASSES) if 'tune' in CASES[case] else pretrain
+    pretrain = denoise.pretrain_objective(config, z_shape)
+    return denoise.tune_objective(config, pretrain, CLASSES) if 'tune' in CASES[case] else pretrain
 
 
 def our_train_step(config: ConfigDict, objective, z_shape: tuple[int, int, int]) -> Step:

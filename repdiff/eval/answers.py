@@ -36,6 +36,7 @@ class Answers:
     predictions: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)
     by_patient: 'Answers | None' = None
+    folds: np.ndarray | None = None  # (B,) int: which fold's model answered; None: one model
 
     def __post_init__(self):
         lengths = {len(getattr(self, part)) for part in PARTS}
@@ -50,9 +51,10 @@ class Answers:
 def pooled(runs: Sequence[Answers], facts: dict[str, Any]) -> Answers:
     """The answers of one row on several sets of images, one after the other."""
     people = [run.by_patient for run in runs]
+    folds = np.repeat(np.arange(len(runs)), [len(run.ids) for run in runs])
     return Answers(
         runs[0].name, *(np.concatenate([getattr(run, part) for run in runs]) for part in PARTS),
-        facts, pooled(people, {}) if None not in people else None)
+        facts, pooled(people, {}) if all(each is not None for each in people) else None, folds)
 
 
 def write_answers(path: str | os.PathLike, rows: Sequence[Answers]) -> None:
@@ -61,7 +63,8 @@ def write_answers(path: str | os.PathLike, rows: Sequence[Answers]) -> None:
     for row in rows:
         for level, found in (('slice', row), ('patient', row.by_patient)):
             if found is not None:
-                arrays |= {f'{row.name}.{level}.{part}': getattr(found, part) for part in PARTS}
+                arrays |= {f'{row.name}.{level}.{part}': getattr(found, part)
+                           for part in (*PARTS, 'folds') if getattr(found, part) is not None}
     write_npz(path, **arrays)
 
 
@@ -69,13 +72,15 @@ def read_answers(path: str | os.PathLike) -> list[Answers]:
     """What `write_answers` wrote, without facts; UserError where it is missing or damaged."""
 
     def row(name: str, level: str, **more: Any) -> Answers:
-        return Answers(name, *(arrays[f'{name}.{level}.{part}'] for part in PARTS), **more)
+        return Answers(name, *(arrays[f'{name}.{level}.{part}'] for part in PARTS), **more,
+                       folds=arrays.get(f'{name}.{level}.folds'))
 
     try:
-        with np.load(path) as arrays:
-            return [row(name, 'slice', by_patient=(
-                row(name, 'patient') if f'{name}.patient.ids' in arrays else None))
-                for name in map(str, arrays['names'])]
+        with np.load(path) as file:
+            arrays = dict(file)
+        return [row(name, 'slice', by_patient=(
+            row(name, 'patient') if f'{name}.patient.ids' in arrays else None))
+            for name in map(str, arrays['names'])]
     except (OSError, ValueError, KeyError, BadZipFile):
         raise UserError(f'{path}: is missing or damaged; run the main job again to write it '
                         'anew.') from None

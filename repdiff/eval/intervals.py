@@ -20,14 +20,22 @@ def entry(answers: Answers, *, resamples: int, seed: int) -> dict:
     "patients" is the same of its answers a patient, where there are such.
     """
     weights = patient_weights(answers.patients, resamples=resamples, seed=seed)
-    drawn = metrics.values(answers.labels, answers.scores, answers.predictions, weights)
-    point = metrics.metrics(answers.labels, answers.scores, answers.predictions)
+    drawn = _drawn(answers, weights)
+    point = _point(answers)
     ci95 = {name: interval(drawn[name]) if point[name] is not None else None
             for name in metrics.NAMES}
     result = {'name': answers.name, **answers.facts, **point, 'ci95': ci95}
     if answers.by_patient is not None:
         result['patients'] = entry(answers.by_patient, resamples=resamples, seed=seed)
     return result
+
+
+def _point(row: Answers) -> dict:
+    return metrics.metrics(row.labels, row.scores, row.predictions, row.folds)
+
+
+def _drawn(row: Answers, weights: np.ndarray) -> dict[str, np.ndarray]:
+    return metrics.values(row.labels, row.scores, row.predictions, weights, row.folds)
 
 
 def patient_weights(patients: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
@@ -91,8 +99,7 @@ def compare_runs(runs: Sequence[tuple[Answers, Answers]], *, resamples: int, see
     points, draws = [], []
     for pair, drawn in zip(runs, weights, strict=True):
         (point_a, draws_a), (point_b, draws_b) = (
-            (metrics.metrics(row.labels, row.scores, row.predictions),
-             metrics.values(row.labels, row.scores, row.predictions, drawn)) for row in pair)
+            (_point(row), _drawn(row, drawn)) for row in pair)
         defined = {name: None not in (point_a[name], point_b[name]) for name in DELTAS}
         points.append({name: point_a[name] - point_b[name] if defined[name] else np.nan
                        for name in DELTAS})

@@ -18,16 +18,17 @@ ECE_BINS = 15
 CHUNK_WEIGHTS = 2_000_000
 
 
-def metrics(labels: np.ndarray, scores: np.ndarray, predictions: np.ndarray) -> dict:
+def metrics(labels: np.ndarray, scores: np.ndarray, predictions: np.ndarray,
+            folds: np.ndarray | None = None) -> dict:
     """All metrics of one set of answers, as plain JSON values; None where one is undefined.
 
     labels (B,) int, predictions (B,) int, scores (B,) probability of class 1 or (B, K) of each
     class. Two classes: figures of class 1, "confusion" is {"tp", "fp", "tn", "fn"}. More: macro
     averages (ranking metrics one class against the rest), "confusion" is the matrix with true
     classes as rows. Undefined is a division by zero, with one exception, as in scikit-learn:
-    precision is 0 where nothing was called positive.
+    precision is 0 where nothing was called positive. `folds` (B,) as in `values`.
     """
-    found = values(labels, scores, predictions, np.ones((1, len(labels))))
+    found = values(labels, scores, predictions, np.ones((1, len(labels))), folds)
     result = {name: plain(value[0]) for name, value in found.items()}
     result['confusion'] = confusion(labels, predictions, _classes(scores))
     return result
@@ -61,16 +62,20 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> dict
 
 
 def values(labels: np.ndarray, scores: np.ndarray, predictions: np.ndarray,
-           weights: np.ndarray) -> dict[str, np.ndarray]:
+           weights: np.ndarray, folds: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Every metric under every row of `weights` (R, B): name -> (R,), NaN where undefined.
 
+    folds (B,): which model answered, where several did. Counts are of all answers together, but
+    ranking metrics are the mean of the folds': a fold's scores are on its own scale, and pooling
+    them ranks even a constant below chance (Forman and Scholz 2010, ACM SIGKDD Explorations 12).
     Raises ValueError if scores are not probabilities.
     """
     labels, scores, predictions = map(np.asarray, (labels, scores, predictions))
     if scores.size and not (scores.min() >= 0 and scores.max() <= 1):
         raise ValueError('scores must be probabilities in [0, 1]')
     step = max(1, CHUNK_WEIGHTS // max(1, len(labels)))
-    chunks = [_values(labels, scores, predictions, weights[i:i + step])
+    folds = np.zeros(len(labels), int) if folds is None else folds
+    chunks = [_values(labels, scores, predictions, weights[i:i + step], folds)
               for i in range(0, len(weights), step)]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in NAMES}
 
@@ -98,16 +103,17 @@ def plain(value: float) -> float | None:
 
 
 def _values(labels: np.ndarray, scores: np.ndarray, predictions: np.ndarray,
-            weights: np.ndarray) -> dict[str, np.ndarray]:
+            weights: np.ndarray, folds: np.ndarray) -> dict[str, np.ndarray]:
     classes = _classes(scores)
     found = _decisions(_counts(labels, predictions, weights, classes))
     if scores.ndim == 2 and classes == 2:
         scores = scores[:, 1]
     if scores.ndim == 1:
-        ranking = _ranking(labels == 1, scores, weights)
+        ranking = _ranking_by_fold(labels == 1, scores, weights, folds)
         squared = (scores - labels) ** 2  # (B,)
     else:
-        each = [_ranking(labels == k, scores[:, k], weights) for k in range(classes)]
+        each = [_ranking_by_fold(labels == k, scores[:, k], weights, folds)
+                for k in range(classes)]
         ranking = {name: _mean_defined(np.stack([one[name] for one in each])) for name in RANKING}
         squared = ((scores - np.eye(classes)[labels]) ** 2).sum(axis=1)
     found |= ranking
@@ -159,6 +165,14 @@ def _decisions(counts: np.ndarray) -> dict[str, np.ndarray]:
     for name, value in (('f1', f1), ('recall', recall), ('precision', precision)):
         result[name] = _mean_defined(np.where(absent, np.nan, np.nan_to_num(value)).T)
     return result
+
+
+def _ranking_by_fold(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray,
+                     folds: np.ndarray) -> dict[str, np.ndarray]:
+    """The mean of `_ranking` over the folds where it is defined."""
+    each = [_ranking(positive[folds == fold], scores[folds == fold], weights[:, folds == fold])
+            for fold in np.unique(folds)]
+    return {name: _mean_defined(np.stack([one[name] for one in each])) for name in RANKING}
 
 
 def _ranking(positive: np.ndarray, scores: np.ndarray,

@@ -57,7 +57,7 @@ def parse(text: str) -> Condition:
     return Condition(kind, of)
 
 
-def row_for(condition: Condition, config, recipes: dict) -> str:
+def row_for(condition: Condition, recipes: dict) -> str:
     """The row that generates under the condition, where the user names none: the first that can.
 
     An unconditional row goes before one with r dropped.
@@ -66,13 +66,13 @@ def row_for(condition: Condition, config, recipes: dict) -> str:
         return recipes[row].pretrain.steps > 0
 
     fitting = {
-        'none': [row for row in config.rows if pretrained(row)
+        'none': [row for row in recipes if pretrained(row)
                  and recipes[row].pretrain.condition == 'none'] + [
-                     row for row in config.rows if pretrained(row)
+                     row for row in recipes if pretrained(row)
                      and recipes[row].representation.drop_rate > 0],
-        'label': [row for row in config.rows if recipes[row].tune.steps],
+        'label': [row for row in recipes if recipes[row].tune.steps],
     }
-    with_r = [row for row in config.rows if pretrained(row)
+    with_r = [row for row in recipes if pretrained(row)
               and recipes[row].pretrain.condition == 'representation']
     found = fitting.get(condition.kind, with_r)
     if not found:

@@ -56,7 +56,8 @@ class Studio:
     def __init__(self, workdir: Path, config: ConfigDict, reference: str, batch: int):
         self.workdir, self.config, self.batch = workdir, config, batch
         self.root = workdir / 'generate'
-        self.recipes = {row: configs.recipe(config, row) for row in config.rows}
+        found = {row: configs.recipe(config, row) for row in config.rows}
+        self.recipes = {row: recipe for row, recipe in found.items() if recipe.method == 'denoise'}
         self.dataset: records.Dataset = experiment.prepared(config)
         if reference not in self.dataset.splits:
             raise UserError(f'--reference is {reference!r}; the splits are '
@@ -73,7 +74,7 @@ class Studio:
 
     def row_for(self, condition: Condition) -> str:
         """The row that generates under a condition where the user names none."""
-        return conditions.row_for(condition, self.config, self.recipes)
+        return conditions.row_for(condition, self.recipes)
 
     def order(self, condition: Condition, row: str, settings: sampling.Settings) -> Order:
         """A condition made ready on a row ('': the first that can), before anything is drawn."""

@@ -15,6 +15,7 @@ from repdiff.checkpoint import best_ema
 from repdiff.diffusion.guidance import guided, within
 from repdiff.diffusion.loss import DenoiseFn
 from repdiff.errors import UserError
+from repdiff.methods import denoise
 from repdiff.objectives.denoise import Pretrain, Tune, latent
 
 # (params, condition (B, ...)) -> DenoiseFn
@@ -98,9 +99,12 @@ def load(workdir: Path, config: ConfigDict, row: str, setting: phases.Setting) -
     if row not in config.rows:
         raise UserError(f'--row: {workdir} has no row {row!r}; it has {", ".join(config.rows)}.')
     recipe = configs.recipe(config, row)
-    pretrain = phases.pretrain_objective(recipe, setting.z_shape)
-    tune = phases.tune_objective(recipe, pretrain, len(setting.classes))
-    frozen = phases.frozen_parts(recipe, setting)
+    if recipe.method != 'denoise':
+        raise UserError(f'--row: {row!r} generates nothing (method {recipe.method!r}); choose a row '
+                        'that denoises.')
+    pretrain = denoise.pretrain_objective(recipe, setting.z_shape)
+    tune = denoise.tune_objective(recipe, pretrain, len(setting.classes))
+    frozen = denoise.frozen_parts(recipe, setting)
     params, steps = {}, {}
     for name, objective in (('pretrain', pretrain), ('tune', tune)):
         if recipe[name].steps:

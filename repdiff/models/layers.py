@@ -256,7 +256,7 @@ def stack(block: type[nn.Module], depth: int, unroll: bool, remat: bool) -> type
         block = nn.remat(block, prevent_cse=unroll)
     return nn.scan(
         block,
-        variable_axes={'params': 0},
+        variable_axes={'params': 0, 'intermediates': 0},
         split_rngs={'params': True},
         in_axes=nn.broadcast,
         length=depth,

@@ -14,9 +14,11 @@ from repdiff.zeroshot.rules import Rule
 
 @dataclass(frozen=True)
 class Decision:
-    """A rule, its calibration and, for two classes, the probability from which class 1 is called."""
+    """How scores become answers: a denoiser's rule (None: scores are a classifier's logits), their
+    calibration and, for two classes, the probability from which class 1 is called.
+    """
 
-    rule: Rule
+    rule: Rule | None
     calibration: Calibration
     cut: float | None
 
@@ -33,9 +35,10 @@ class Decision:
         """What a diffusion classifier states without calibration, shaped as `probabilities`.
 
         The softmax of minus the error summed over the `dimensions` of z0 (arXiv 2303.16203, eq. 4),
-        or, of a vote, the share of the draws.
+        or, of a vote, the share of the draws. Of logits the softmax; they have dimensions=1.
         """
-        found = scores + 1 if self.rule.vote else softmax(dimensions * scores, axis=1)
+        vote = self.rule is not None and self.rule.vote
+        found = scores + 1 if vote else softmax(dimensions * scores, axis=1)
         return found if self.cut is None else found[:, 1]
 
     def confidence(self, scores: np.ndarray) -> np.ndarray:
@@ -56,21 +59,23 @@ class Decision:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, from which `from_json` makes an equal decision."""
         lists = {'t', 'weights', 'spread'}
-        rule = {key: value.tolist() if key in lists else value
-                for key, value in asdict(self.rule).items()}
+        rule = self.rule and {key: value.tolist() if key in lists else value
+                              for key, value in asdict(self.rule).items()}
         return {'rule': rule, 'slope': self.calibration.slope,
                 'bias': self.calibration.bias.tolist(), 'cut': self.cut}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> 'Decision':
         """The decision that `to_json` wrote."""
-        rule = {key: np.array(part) if isinstance(part, list) else part
-                for key, part in value['rule'].items()}
+        rule = value['rule'] and Rule(**{
+            key: np.array(part) if isinstance(part, list) else part
+            for key, part in value['rule'].items()
+        })
         calibration = Calibration(value['slope'], np.array(value['bias']))
-        return cls(Rule(**rule), calibration, value['cut'])
+        return cls(rule, calibration, value['cut'])
 
 
-def decide(rule: Rule, scores: np.ndarray, labels: np.ndarray) -> Decision:
+def decide(rule: Rule | None, scores: np.ndarray, labels: np.ndarray) -> Decision:
     """Fits calibration and, for two classes, the cut of highest F1 to validation scores (B, K)."""
     calibration = calibrate.fit(scores, labels)
     cut = None

@@ -11,6 +11,7 @@ from repdiff.benchmark.convert import write_source
 from repdiff.convert import store
 from repdiff.data import pipeline
 from repdiff.errors import UserError
+from repdiff.methods import denoise, zeroshot
 from repdiff.models.dit import DiT
 from repdiff.models.vit import ViT
 
@@ -87,7 +88,7 @@ def test_trains_and_scores(weights, tmp_path, encoder, latents, kind, denoiser, 
     def run(phase):
         return train.train(phase, workdir=tmp_path, mesh=setting.mesh, key=jax.random.key(1))
 
-    phase = phases.pretrain_phase(made, 'row', setting)
+    phase = denoise.pretrain_phase(made, 'row', setting)
     pretrained = run(phase).params
     assert ('encoder' in phase.params) == (encoder != 'dinov2_frozen')
     assert ('encoder' in phase.frozen) == (encoder == 'dinov2_frozen')
@@ -96,11 +97,11 @@ def test_trains_and_scores(weights, tmp_path, encoder, latents, kind, denoiser, 
         given = store.load(weights['dinov2'], 'dinov2')[1]
         jax.tree.map(np.testing.assert_array_equal, phase.params['encoder'], given)
         assert moved(given, pretrained['encoder'])
-    phase = phases.tune_phase(made, 'row', setting, pretrained)
+    phase = denoise.tune_phase(made, 'row', setting, pretrained)
     tuned = run(phase).params
-    evaluator = phases.make_evaluator(made, phase.loss_fn, setting)
-    z0, ids = phases.latents(made, setting, 'valid')
-    errors = evaluator.sweep(tuned, np.arange(2), z0, ids, phases.sweep_steps(made, 1))
+    evaluator = zeroshot.make_evaluator(made, phase.loss_fn, setting)
+    z0, ids = zeroshot.latents(made, setting, 'valid')
+    errors = evaluator.sweep(tuned, np.arange(2), z0, ids, zeroshot.sweep_steps(made, 1))
     assert errors.shape == (12, 2, 1, 1) and np.isfinite(errors).all()
 
 
@@ -118,7 +119,7 @@ def test_cached_latents_are_the_encoder_s_and_keep_their_pixels(weights, tmp_pat
     np.testing.assert_array_equal(batch['image'], images)
     direct = jax.jit(lambda vae, images: vae.encode(images))(setting.frontend, images)
     np.testing.assert_allclose(batch['z0'], direct, atol=1e-5 * float(jnp.abs(direct).max()))
-    drawn = next(phases.pretrain_phase(made, 'row', setting).iterator)
+    drawn = next(denoise.pretrain_phase(made, 'row', setting).iterator)
     assert drawn['z0'].shape == (4, 4, 4, 4) and drawn['image'].shape == (4, SIZE, SIZE, 1)
     assert not any(np.allclose(z0, other) for z0 in drawn['z0'] for other in batch['z0'])
 
@@ -154,7 +155,7 @@ def test_denoiser_starts_as_the_converted_dit_under_its_null_class(weights, cond
 
 def test_token_r_is_not_seen_by_the_patch_embedding_at_first(weights):
     made = small(weights, latents='sd_vae', kind='tokens', denoiser=True)
-    objective = phases.pretrain_objective(made, (4, 4, 4))
+    objective = denoise.pretrain_objective(made, (4, 4, 4))
     fresh = jax.jit(objective.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 4)))['denoiser']
     start = published.denoiser_params(made, fresh)
     assert jax.tree.map(jnp.shape, start) == jax.tree.map(jnp.shape, fresh)
@@ -163,7 +164,7 @@ def test_token_r_is_not_seen_by_the_patch_embedding_at_first(weights):
 
 
 def test_dinov2_sees_colour_normalised_and_tokens_on_the_denoiser_s_grid(weights):
-    pixels = phases.pretrain_objective(small(weights, 'dinov2_frozen'), (4, 4, 4)).pixels
+    pixels = denoise.pretrain_objective(small(weights, 'dinov2_frozen'), (4, 4, 4)).pixels
     shown = pixels.show(np.full((1, SIZE, SIZE, 1), 255, np.uint8))
     assert shown.shape == (1, 24, 24, 3) and pixels.grid == (2, 2)
     white = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
@@ -176,7 +177,7 @@ def test_dinov2_sees_colour_normalised_and_tokens_on_the_denoiser_s_grid(weights
 def test_dinov2_sees_three_channels_as_red_green_and_blue(weights):
     """What it is shown, and what it makes of that, against the steps by hand."""
     made = small(weights, 'dinov2_frozen')
-    objective = phases.pretrain_objective(made, (4, 4, 4))
+    objective = denoise.pretrain_objective(made, (4, 4, 4))
     images = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), np.uint8)
     shown = objective.pixels.show(images)
     by_hand = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -206,7 +207,7 @@ def test_what_does_not_fit_is_one_sentence(weights, changes, words):
     made.update(changes)
     with pytest.raises(UserError, match=words):
         experiment.fit_frontend(made, [Source()[0]])
-        phases.pretrain_objective(made, (4, 4, made.latents.channels))
+        denoise.pretrain_objective(made, (4, 4, made.latents.channels))
 
 
 def test_main_job_with_a_converted_encoder_and_vae(weights, tmp_path):

@@ -72,3 +72,16 @@ def test_answers_survive_their_file_and_are_pooled(tmp_path):
     both = pooled(rows, {'title': 'A'})
     assert len(both.ids) == 800 and len(both.by_patient.ids) == 80 and both.facts['title'] == 'A'
     assert pooled([rows[0], row(1)], {}).by_patient is None
+
+
+def test_ranking_is_within_folds_and_counts_are_of_all_together():
+    runs = [row(0), row(1).replace(scores=row(1).scores * 0.3)]  # on a scale of its own
+    both = pooled(runs, {})
+    entry = intervals.entry(both, resamples=20, seed=0)
+    each = [reference.roc_auc_score(run.labels, run.scores) for run in runs]
+    assert entry['auroc'] == pytest.approx(np.mean(each))
+    labels, called = both.labels, both.predictions
+    assert entry['f1'] == pytest.approx(reference.f1_score(labels, called))
+    constant = pooled([run.replace(scores=np.full(len(run.ids), run.labels[:99].mean() / 2 + i))
+                       for i, run in ((0, row(0)), (0.3, row(1)))], {})
+    assert intervals.entry(constant, resamples=20, seed=0)['auroc'] == 0.5

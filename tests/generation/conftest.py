@@ -8,9 +8,10 @@ import pytest
 
 from configs import hematoma
 from repdiff import config as configs
-from repdiff import experiment, phases, sharding
+from repdiff import experiment, sharding
 from repdiff.checkpoint import Checkpoints
 from repdiff.files import write_json
+from repdiff.methods import denoise
 from repdiff.step import TrainState
 
 
@@ -41,8 +42,8 @@ def workdir(tmp_path_factory):
     path = root / 'workdir'
     write_json(path / 'config.json', json.loads(config.to_json()))
     for seed, (row, recipe) in enumerate(recipes.items()):
-        pretrain = phases.pretrain_objective(recipe, setting.z_shape)
-        tune = phases.tune_objective(recipe, pretrain, len(setting.classes))
+        pretrain = denoise.pretrain_objective(recipe, setting.z_shape)
+        tune = denoise.tune_objective(recipe, pretrain, len(setting.classes))
         for name, objective in (('pretrain', pretrain), ('tune', tune)):
             if not recipe[name].steps:
                 continue

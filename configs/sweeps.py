@@ -1,0 +1,69 @@
+"""Studies: one thing varied, all else as the config that `--config` gives.
+
+  python -m repdiff.sweep --config=configs/hematoma.py --study=configs/sweeps.py:labels
+
+`labels` and `unlabelled` fit any data set; `contrast`, `lesion_size` and `facility_shift` are of
+simulated CT; `image_size` is at equal numbers of tokens; `transfer` is of a real data set, such as
+configs/ct_ich.py. Each of a study's points costs a run of the config for each of `--seeds`.
+"""
+
+from repdiff.errors import UserError
+
+
+def _each(section: str, key: str, values: tuple[float, ...]) -> dict[str, dict]:
+    return {str(value): {'data': {section: {key: value}}} for value in values}
+
+
+def _pixels(size: int) -> dict:
+    """The quick sizes on larger images: as many tokens, each of more pixels."""
+    scale = size // 64
+    return {
+        'data': {'image_size': size},
+        'augmentation': {'shift': 4 * scale},
+        'latents': {'patch': 8 * scale, 'channels': 16 * scale**2},
+    }
+
+
+# Name -> title, what the points are, and each point's overrides of the config.
+STUDIES = {
+    'labels': {
+        'title': 'Label efficiency', 'axis': 'share of the training patients that are labelled',
+        'points': _each('keep', 'train', (0.05, 0.1, 0.25, 0.5, 1.0)),
+    },
+    'unlabelled': {
+        'title': 'Unlabelled images', 'axis': 'share of the unlabelled patients',
+        'points': _each('keep', 'pretrain', (0.03, 0.1, 0.3, 1.0)),
+    },
+    'contrast': {
+        'title': 'Simulated CT: contrast', 'axis': "scale of the hematoma's HU contrast",
+        'points': _each('simulated', 'contrast', (0.5, 0.75, 1.0, 1.5)),
+    },
+    'lesion_size': {
+        'title': 'Simulated CT: size of the lesion', 'axis': "scale of the hematoma's lengths",
+        'points': _each('simulated', 'lesion_size', (0.5, 0.75, 1.0, 1.5)),
+    },
+    'facility_shift': {
+        'title': 'Simulated CT: facility shift',
+        'axis': 'how far the unlabelled facilities differ from the labelled one',
+        'points': _each('simulated', 'facility_shift', (0.0, 0.5, 1.0)),
+    },
+    'image_size': {
+        'title': 'Image size', 'axis': 'pixels a side',
+        'points': {str(size): _pixels(size) for size in (64, 128, 256)},
+    },
+    'transfer': {
+        'title': 'Transfer', 'axis': 'slices that are pre-trained on',
+        'points': {
+            'own': {},
+            'simulated': {'data': {'pretrain_on': ('simulated',)}},
+            'own + simulated': {'data': {'pretrain_on': ('pretrain', 'train', 'simulated')}},
+        },
+    },
+}
+
+
+def get_study(name: str) -> dict:
+    """The study of this name, with it."""
+    if name not in STUDIES:
+        raise UserError(f'--study: no study {name!r}; choose one of {", ".join(STUDIES)}.')
+    return {'name': name, **STUDIES[name]}
