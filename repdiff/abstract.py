@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from repdiff import phases, published
-from repdiff.compile import CompiledStep, compile_step
+from repdiff.compile import CompiledStep, compile_step, matmul_flops
 from repdiff.latents.frontend import PatchBasis
 from repdiff.methods import denoise
 from repdiff.models.autoencoder import AutoencoderKL
@@ -34,6 +34,12 @@ class AbstractPhase:
     def compile(self, mesh: Mesh) -> CompiledStep:
         """Compiles the step for a mesh; takes no memory for parameters or images."""
         return compile_step(self.train_step, self.state, self.frozen, self.batch, mesh)
+
+    def flops(self) -> float:
+        """Operations of the matrix products of one step, as traced."""
+        return matmul_flops(
+            jax.make_jaxpr(self.train_step)(self.state, self.frozen, self.batch, _key())
+        )
 
 
 def phase(config: ConfigDict, name: str, classes: int = 2) -> AbstractPhase:
@@ -73,6 +79,10 @@ class AbstractScorer:
     scorer: Callable
     arguments: tuple
     passes: int
+
+    def flops(self) -> float:
+        """Operations of the matrix products of one call, as traced."""
+        return matmul_flops(jax.make_jaxpr(self.scorer)(*self.arguments))
 
 
 def scorer(config: ConfigDict, mesh: Mesh, classes: int = 2) -> AbstractScorer:

@@ -20,7 +20,7 @@ from repdiff.files import write_json
 class Card:
     """card.json: code version, data fingerprint, seeds, devices, seconds a phase, chosen rules."""
 
-    def __init__(self, workdir: Path, config: ConfigDict, dataset):
+    def __init__(self, workdir: Path, config: ConfigDict, fingerprint: str):
         self._path = workdir / 'card.json'
         if self._path.exists():
             self._card = json.loads(self._path.read_text())
@@ -28,7 +28,7 @@ class Card:
         self._card = {
             'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
             'code': code_version(),
-            'data_fingerprint': dataset.info['fingerprint'],
+            'data_fingerprint': fingerprint,
             'seed': config.seed,
             'python': platform.python_version(),
             'command': ' '.join(['python -m repdiff.main', *sys.argv[1:]]),

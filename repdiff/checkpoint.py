@@ -1,12 +1,14 @@
 """Checkpoints of a phase: Orbax, state and data iterator together, sealed against damage."""
 
 import contextlib
+import fcntl
+import functools
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -14,21 +16,27 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from repdiff import cluster, manifest, progress
+from repdiff.errors import UserError
 from repdiff.sharding import param_shardings
+
+LOCK = '.lock'  # held by the process that writes in the directory
 
 
 class Checkpoints:
-    """The checkpoints of one phase in `directory`, which all hosts share.
+    """The checkpoints of one phase in `directory`, which all hosts share, for who writes them.
 
     Keeps the `keep` newest, to resume from, and with each the one that had the best validation
     score by then. A checkpoint is written in the background under a temporary name, renamed, and
     sealed with a manifest of its files. Opening checks every file: a checkpoint that was torn by a
     kill or damaged later, or whose best one was, is moved to `DIRECTORY.damaged` with a warning,
     and the one before it is the newest. `newest` is a step, None where there is none.
+    Raises UserError where another process has the directory open: what that one is still writing
+    would look torn. `best_ema` reads beside it.
     """
 
     def __init__(self, directory: Path, keep: int):
         self._directory = Path(directory).absolute()
+        self._lock = _lock(self._directory) if cluster.is_first() else None
         found = _sound(self._directory) if cluster.is_first() else {}
         cluster.wait_for_all('checkpoints')
         self._facts = found if cluster.is_first() else _sealed(self._directory)
@@ -74,23 +82,6 @@ class Checkpoints:
         )
         return restored['state'], restored['progress']
 
-    def restore_ema(self, like: Any) -> Any:
-        """The EMA parameters alone of the best checkpoint, placed as `like`; None where there is none.
-
-        The optimizer's state, twice as large, is not read.
-        """
-        step = self.best_step()
-        if step is None:
-            return None
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, {'ema': like})
-        restored = self._manager.restore(step, args=ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(
-                item=target, partial_restore=True,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-            )
-        ))
-        return restored['state']['ema']
-
     def best_step(self) -> int | None:
         """The first step with the highest score, or the newest where none was scored."""
         best = None if self.newest is None else self._facts[self.newest]['best']
@@ -109,6 +100,8 @@ class Checkpoints:
         finally:
             self._closed.set()
             self._sealer.shutdown()
+            if self._lock:
+                self._lock.close()
 
     def _best(self, step: int, score: float | None) -> dict:
         """What the manifest of `step` tells: the best step so far and its score."""
@@ -121,28 +114,37 @@ class Checkpoints:
         return facts
 
     def _seal(self, step: int) -> None:
-        """Writes the manifest of `step` once it has its final name, which means that it is whole."""
+        """Writes the manifest of `step` once it has its final name, which says that it is whole."""
         directory = self._directory / str(step)
-        while not directory.exists():
-            if self._closed.wait(0.02):
-                return  # writing it failed
-        manifest.seal(directory, **self._facts[step])
+        while not directory.exists() and not self._closed.wait(0.02):
+            pass
+        if directory.exists():  # else writing it failed
+            manifest.seal(directory, **self._facts[step])
 
 
 def best_ema(directory: Path, shapes: Any, mesh: Mesh) -> tuple[Any, int] | None:
     """The EMA parameters of a phase's best checkpoint, placed on the mesh, and its step.
 
-    `shapes` are those of the parameters. None where `directory` has no checkpoint.
+    `shapes` are those of the parameters. None where `directory` has no checkpoint. Only reads, and
+    of a checkpoint only this part: a run may be writing there, and what it has not sealed yet does
+    not count. One that was damaged is passed over with a warning.
     """
-    if not directory.is_dir():
+    directory = Path(directory).absolute()
+    facts = _newest_sound(directory) if cluster.is_first() else None
+    best = -1 if facts is None else facts['step'] if facts['best'] is None else facts['best']
+    best = int(cluster.of_first(np.int32(best)))
+    if best < 0:
         return None
-    like = jax.tree.map(
+    target = {'ema': jax.tree.map(
         lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
         shapes, param_shardings(shapes, mesh),
-    )
-    with contextlib.closing(Checkpoints(directory, 1)) as checkpoints:
-        found = checkpoints.restore_ema(like)
-        return None if found is None else (found, checkpoints.best_step())
+    )}
+    with contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
+        restored = reader.restore(directory / str(best) / 'state', args=ocp.args.PyTreeRestore(
+            item=target, partial_restore=True,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+        ))
+    return restored['ema'], best
 
 
 class _Manager(ocp.CheckpointManager):
@@ -165,37 +167,79 @@ class _Newest(ocp.checkpoint_managers.PreservationPolicy):
         return [step in kept for step in steps]
 
 
+def _lock(directory: Path) -> IO | None:
+    """Keeps other processes from writing in `directory` while it is open. None where that is not
+    to be had: some shared file systems lock nothing."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = open(directory / LOCK, 'w')
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(
+            f'another process is training in {str(directory)!r}; let it end, or choose another '
+            '--workdir.'
+        ) from None
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
 def _sound(directory: Path) -> dict[int, dict]:
     """The manifests' facts of the checkpoints that can be trusted, by step; moves others away."""
-    found, damaged = {}, {}
-    for path in directory.glob('[0-9]*'):
-        if path.name.isdigit():
-            try:
-                found[int(path.name)] = manifest.check(path)
-            except manifest.Damaged as reason:
-                damaged[int(path.name)] = str(reason)
-    for step, facts in sorted(found.items()):
-        if facts['step'] != step:
-            damaged[step] = f'it is that of step {facts["step"]}'
-        elif facts['best'] is not None and (facts['best'] not in found or facts['best'] in damaged):
-            damaged[step] = f'the best one by then, of step {facts["best"]}, is missing or damaged'
-    sound = {step: found[step] for step in found if step not in damaged}
-    for step in sorted(damaged):
+    check, sound, damaged = functools.cache(manifest.check), {}, {}
+    for step in _steps(directory):
+        try:
+            sound[step] = _facts(directory, step, check)
+        except manifest.Damaged as reason:
+            damaged[step] = reason
+    before = f'step {max(sound)}' if sound else 'the start of the phase'
+    for step, reason in sorted(damaged.items()):
         _move_away(directory / str(step))
-        before = f'step {max(sound)}' if sound else 'the start of the phase'
         progress.note(
-            f'warning: the checkpoint {directory / str(step)} cannot be used: {damaged[step]}; it '
+            f'warning: the checkpoint {directory / str(step)} cannot be used: {reason}; it '
             f'was moved to {directory.name}.damaged, and the run goes on from {before}'
         )
     return sound
 
 
+def _newest_sound(directory: Path) -> dict | None:
+    """The facts of the newest checkpoint that can be trusted; None where there is none."""
+    for step in sorted(_steps(directory), reverse=True):
+        try:
+            return _facts(directory, step, manifest.check)
+        except manifest.Unfinished:
+            pass  # it may be being written
+        except manifest.Damaged as reason:
+            progress.note(f'warning: the checkpoint {directory / str(step)} cannot be used: '
+                          f'{reason}; the one before it is read')
+    return None
+
+
+def _facts(directory: Path, step: int, check: Callable[[Path], dict]) -> dict:
+    """What the checkpoint of `step` was sealed with. Raises `Damaged` where it, or the best one by
+    then, is not what was sealed."""
+    facts = check(directory / str(step))
+    best = facts['best']
+    if facts['step'] != step:
+        raise manifest.Damaged(f'it is that of step {facts["step"]}')
+    if best not in (None, step):
+        try:
+            _facts(directory, best, check)
+        except manifest.Damaged:
+            raise manifest.Damaged(
+                f'the best one by then, of step {best}, is missing or damaged') from None
+    return facts
+
+
+def _steps(directory: Path) -> list[int]:
+    return [int(path.name) for path in directory.glob('[0-9]*') if path.name.isdigit()]
+
+
 def _sealed(directory: Path) -> dict[int, dict]:
     """The facts of all checkpoints there are, once the first process has moved the others away."""
-    return {
-        int(path.name): manifest.facts(path)
-        for path in directory.glob('[0-9]*') if path.name.isdigit()
-    }
+    return {step: manifest.facts(directory / str(step)) for step in _steps(directory)}
 
 
 def _move_away(path: Path) -> None:

@@ -45,6 +45,10 @@ def base() -> ConfigDict:
         downstream_facilities=(),
         deidentify=True,  # salted hashes for names of patients, facilities and files
         fractions=dict(pretrain=0.5, train=0.25, valid=0.1, test=0.15),  # of patients, by hash
+        # What is pre-trained on, labels unused: own splits, 'pretrain' and 'train', and the pretrain
+        # splits of other sources, 'simulated' or a directory.
+        pretrain_on=('pretrain',),
+        keep=dict(pretrain=1.0, train=1.0),  # share of their patients used; small within large ones
         simulated=dict(
             pretrain=10313,  # slices of facilities 2-12, labels unused: the paper's number
             train=1424,  # slices of facility 1: the paper's number
@@ -196,6 +200,9 @@ def base() -> ConfigDict:
     ))
     config.eval = ConfigDict(dict(
         bootstrap=2000,  # resamples of patients for the 95 % intervals
+        folds=0,  # folds that patients are dealt into; 0: the data set's own splits
+        fold=-1,  # the one that is tested; -1: all in turn, then pooled
+        fold_splits=('train', 'valid', 'test'),  # dealt out; with 'pretrain' if that is labelled, too
     ))
     config.mesh = ConfigDict(dict(
         cpu_devices=1,  # devices a CPU is cut into; each computes on its own thread

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from repdiff import finished, report, sharding
-from repdiff.data import pipeline, records, sources
+from repdiff.data import pipeline
 from repdiff.errors import Parser, UserError, exit_on_user_error
 from repdiff.files import write_json
 from repdiff.methods import zeroshot
@@ -97,8 +97,7 @@ def _test_images(row: finished.FinishedRow, images: int | None) -> tuple[np.ndar
     """z0 and id words of the run's test split, or of so many of its images."""
     from repdiff import experiment  # which loads much that the options do not need
 
-    prepared = sources.ensure_prepared(experiment.settings(row.config), row.config.cache)
-    split = records.open(prepared).split('test')
+    split = experiment.prepared(row.config).split('test')
     chosen = np.unique(np.linspace(0, len(split) - 1, images or len(split)).astype(int))
     examples = pipeline.examples([split[int(index)] for index in chosen])
     return zeroshot.latents(row.config, replace(row.setting, splits={'test': examples}), 'test')

@@ -16,10 +16,10 @@ from repdiff import (
 )
 from repdiff.card import Card
 from repdiff.data import phantom, pipeline, records, sources
+from repdiff.data.arrange import Arranged, Arrangement, arrange
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.errors import UserError
-from repdiff.eval import floors, intervals
-from repdiff.eval.answers import Answers, write_predictions
+from repdiff.eval import floors
 from repdiff.files import write_json, write_npz
 from repdiff.latents import cache, frontend
 from repdiff.latents.vae import Vae
@@ -40,7 +40,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for recipe in recipes.values():
         phases.check_batches(recipe, mesh)
     dataset = prepared(config)
-    card = Card(workdir, config, dataset)
+    card = Card(workdir, config, dataset.info['fingerprint'])
     setting = make_setting(config, list(recipes.values()), dataset, mesh)
     if cluster.is_first():
         finished.keep(workdir, dataset.info, setting.frontend)
@@ -58,7 +58,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     evidence = explain.exhibit(workdir, explained[0], dataset, mesh) if explained else {}
     if cluster.is_first():
         write_npz(workdir / 'report' / 'z0_over_t.npz', **z0_figures)
-        _write_results(config, dataset, workdir, card, answers, evidence)
+        arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
+        rows = answers + floors.floors(*arrays, classes=len(setting.classes))
+        results.write(workdir, config, results.dataset(dataset.info), rows, evidence=evidence)
+        card.rules(rows)
         report.write(workdir)
         print(f'report: {workdir / "report" / "index.html"}')
     cluster.wait_for_all('report')
@@ -138,14 +141,26 @@ def fit_frontend(config: ConfigDict, split) -> frontend.PatchBasis | Vae:
     raise UserError(f"config.latents.kind is {latents.kind!r}; choose 'pca', 'haar' or 'sd_vae'.")
 
 
-def prepared(config: ConfigDict) -> records.Dataset:
-    """The data, prepared once: by the first process where hosts share the cache, else by each.
+def prepared(config: ConfigDict) -> records.Dataset | Arranged:
+    """The data as the config arranges them, prepared once: by the first process where hosts share
+    the cache, else by each.
 
     Raises UserError where hosts got different data.
     """
-    dataset = records.open(cluster.first_then_rest(
-        lambda: sources.ensure_prepared(settings(config), config.cache), config.cache
-    ))
+    data, test = config.data, config.eval
+    wanted = Arrangement(
+        folds=test.folds, fold=test.fold, fold_splits=tuple(test.fold_splits),
+        fractions=data.fractions.to_dict(), pretrain_on=tuple(data.pretrain_on),
+        keep=data.keep.to_dict(), seed=config.seed,
+    )
+    own, *others = (
+        records.open(cluster.first_then_rest(
+            lambda source=source: sources.ensure_prepared(settings(config, source), config.cache),
+            config.cache,
+        ))
+        for source in (data.source, *wanted.others)
+    )
+    dataset = arrange(own, others, wanted)
     cluster.check_same(
         dataset.info['fingerprint'],
         f'the hosts prepared different data in config.cache={config.cache!r}; put the cache on a '
@@ -203,35 +218,21 @@ def _figure_image(dataset) -> np.ndarray:
     return next(record['image'] for record in records_of if record['label'] == 1)
 
 
-def _write_results(
-    config: ConfigDict, dataset, workdir: Path, card: Card, answers: list[Answers], evidence: dict
-) -> None:
-    """predictions.csv, results.json and card.json from the rows' answers and the floors."""
-    arrays = (dataset.load(split) for split in ('train', 'valid', 'test'))
-    rows = answers + floors.floors(*arrays, classes=len(dataset.info['classes']))
-    write_predictions(workdir / 'predictions.csv', rows)
-    bootstrap = {'resamples': config.eval.bootstrap, 'seed': config.seed}
-    info = dataset.info
-    write_json(workdir / 'results.json', {
-        'dataset': {
-            name: info[name] for name in ('name', 'simulated', 'classes', 'splits')
-        },
-        'models': [intervals.entry(row, **bootstrap) for row in rows],
-        'comparisons': [
-            intervals.compare(rows[0], other, **bootstrap) for other in rows[1:]
-        ],
-        'evidence': evidence,
-    })
-    card.rules(rows)
+def settings(config: ConfigDict, source: str) -> DataSettings:
+    """`config.data` as the data room takes it, of its own `source` or another that is pre-trained on.
 
-
-def settings(config: ConfigDict) -> DataSettings:
-    """`config.data` as the data room takes it; the simulation gets the run's seed and image size."""
+    The simulation gets the run's seed and image size; another source has labels of its own.
+    """
     data = config.data.to_dict()
+    if source != data['source']:
+        data |= {'source': source, 'labels': '', 'split_column': '', 'pretrain_facilities': (),
+                 'downstream_facilities': ()}
+    for name in ('pretrain_on', 'keep'):
+        del data[name]
     simulated = phantom.Settings(
         image_size=data['image_size'], seed=config.seed, **data.pop('simulated')
     )
     return DataSettings(
         **data, name=config.name, files=(), seed=config.seed,
-        simulated=simulated if data['source'] == SIMULATED else None,
+        simulated=simulated if source == SIMULATED else None,
     )

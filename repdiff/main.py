@@ -1,6 +1,6 @@
 """python -m repdiff.main --config=configs/hematoma.py[:PRESET] [--workdir=DIR] [--config.a.b=V]
 
-Short on purpose: flags, processes, devices, one call into `experiment`. Exit codes: 0 done, 2 bad
+Short on purpose: flags, processes, devices, one call into `folds`. Exit codes: 0 done, 2 bad
 input, 75 stopped by SIGTERM or SIGINT with all work saved, to be run again.
 """
 
@@ -71,8 +71,8 @@ def main(argv: list[str]) -> None:
         interrupt.listen()
         # What was compiled once, in this run or an earlier one, is read back.
         jax.config.update('jax_compilation_cache_dir', str(Path(config.cache).expanduser() / 'xla'))
-        from repdiff import experiment  # after the devices are set
-        experiment.run(config, workdir)
+        from repdiff import folds  # after the devices are set
+        folds.run(config, workdir)
 
 
 if __name__ == '__main__':

@@ -15,6 +15,10 @@ class Damaged(Exception):
     """The directory is not what was sealed. The message says which file and how."""
 
 
+class Unfinished(Damaged):
+    """The directory was not sealed: its writer was stopped, or is at work."""
+
+
 def seal(directory: Path, **facts: Any) -> None:
     """Writes `directory`'s manifest: sha256 and size of every file, and `facts` (JSON)."""
     content = {'files': _hashes(directory, _files(directory)), 'facts': facts}
@@ -32,7 +36,7 @@ def check(directory: Path) -> dict[str, Any]:
         if content['sha256'] != _hash({'files': files, 'facts': facts}):
             raise Damaged(f'{NAME} is damaged')
     except FileNotFoundError:
-        raise Damaged('it was not finished') from None
+        raise Unfinished('it was not finished') from None
     except (OSError, ValueError, KeyError, TypeError):
         raise Damaged(f'{NAME} is damaged') from None
     found = _files(directory)

@@ -19,7 +19,7 @@ from repdiff.errors import UserError
 from repdiff.latents.frontend import PatchBasis
 from repdiff.latents.vae import Vae
 from repdiff.progress import Progress
-from repdiff.sharding import host_rows, param_shardings, to_devices, to_hosts
+from repdiff.sharding import batch_parts, host_rows, param_shardings, to_devices, to_hosts
 from repdiff.train import Phase
 
 
@@ -46,15 +46,16 @@ class Setting:
 
 
 def check_batches(config: ConfigDict, mesh: Mesh) -> None:
-    """Raises UserError where a phase's batch does not divide over the mesh."""
-    parts = config.optim.accumulate
+    """Raises UserError where a phase's batch does not divide over the mesh in every part of it."""
+    parts = config.optim.accumulate * batch_parts(mesh)
     for name in ('pretrain', 'tune'):
         if config[name].batch % parts:
             raise UserError(
-                f'config.{name}.batch is {config[name].batch}, which optim.accumulate={parts} does '
-                f'not divide; choose a multiple of {parts}.'
+                f'config.{name}.batch is {config[name].batch}, which does not divide into '
+                f'optim.accumulate × data × fsdp = {config.optim.accumulate} × '
+                f'{mesh.shape["data"]} × {mesh.shape["fsdp"]} parts; choose a multiple of {parts} '
+                'or another config.mesh.'
             )
-        host_rows(mesh, config[name].batch // parts)
 
 
 def optimizer(

@@ -22,7 +22,7 @@ from repdiff.data.settings import SIMULATED
 from repdiff.errors import UserError, exit_on_user_error
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer('devices', 0, 'Chips; 0 is what config.mesh needs at least.')
+flags.DEFINE_integer('devices', 0, 'Chips; 0 is what config.mesh needs at least.', lower_bound=0)
 flags.DEFINE_float('utilisation', 0.4, 'Share of the peak that is reached; for the times alone.')
 flags.DEFINE_string('row', '', 'Which row of the results; "" is the first.')
 flags.DEFINE_boolean('json', False, 'Prints one JSON object instead of tables.')
@@ -35,25 +35,28 @@ def plan(config: ConfigDict, row: str, devices: int, utilisation: float) -> dict
 
     JAX must already show `devices` devices.
     """
-    from repdiff import sharding  # after the devices are set
+    from repdiff import phases, sharding  # after the devices are set
 
     recipe, classes = configs.recipe(config, row), _classes(config)
     if recipe.method != 'denoise':
         raise UserError(f'--row: {row!r} has method {recipe.method!r}, but only rows that denoise are '
                         'planned; choose one of these.')
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
-    phases = {
+    phases.check_batches(recipe, mesh)
+    if not recipe.pretrain.steps + recipe.tune.steps:
+        raise UserError(f'--row={row} trains nothing: pretrain.steps and tune.steps are 0.')
+    trained = {
         name: _phase(recipe, name, classes, mesh)
         for name in ('pretrain', 'tune') if recipe[name].steps
     }
     scored = _scored(recipe, classes, mesh)
-    work = {name: phase['flops_per_image'] * phase['images'] for name, phase in phases.items()}
+    work = {name: phase['flops_per_image'] * phase['images'] for name, phase in trained.items()}
     work |= {name: part['flops_per_image'] * part['images'] for name, part in scored.items()}
     return {
         'name': config.name, 'row': row, 'devices': devices, 'mesh': dict(mesh.shape),
         'dtype': recipe.model.dtype, 'remat': recipe.model.remat, 'classes': classes,
-        'phases': phases, 'scoring': scored, 'utilisation': utilisation,
-        'chips': _times(work, phases, recipe.model.dtype, devices, utilisation),
+        'phases': trained, 'scoring': scored, 'utilisation': utilisation,
+        'chips': _times(work, trained, recipe.model.dtype, devices, utilisation),
     }
 
 
@@ -61,12 +64,7 @@ def _phase(config: ConfigDict, name: str, classes: int, mesh: Mesh) -> dict[str,
     """One phase: parameters, operations of an image, bytes of a device by kind."""
     from repdiff import abstract
 
-    section, parts = config[name], mesh.shape['data'] * mesh.shape['fsdp']
-    if section.batch % parts:
-        raise UserError(
-            f'config.{name}.batch is {section.batch}, but data×fsdp cut it into {parts} equal '
-            f'parts; choose a multiple of {parts}.'
-        )
+    section = config[name]
     phase = abstract.phase(config, name, classes)
     compiled = phase.compile(mesh)
     plain = config.copy_and_resolve_references().unlock()
@@ -77,22 +75,13 @@ def _phase(config: ConfigDict, name: str, classes: int, mesh: Mesh) -> dict[str,
             network: sum(leaf.size for leaf in jax.tree.leaves(tree))
             for network, tree in phase.state.params.items()
         },
-        'flops_per_image': _train_flops(abstract.phase(plain, name, classes)) / section.batch,
+        'flops_per_image': abstract.phase(plain, name, classes).flops() / section.batch,
         'flops_per_image_computed': compiled.flops / section.batch,
         'bytes_per_device': _bytes(phase, mesh) | {
             'activations, gradients': compiled.temporaries + compiled.outputs
         },
         'compiled_bytes_per_device': compiled.peak, 'compile_seconds': compiled.seconds,
     }
-
-
-def _train_flops(phase) -> float:
-    from repdiff.compile import matmul_flops
-
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return matmul_flops(
-        jax.make_jaxpr(phase.train_step)(phase.state, phase.frozen, phase.batch, key)
-    )
 
 
 def _bytes(phase, mesh: Mesh) -> dict[str, int]:
@@ -122,10 +111,9 @@ def _bytes(phase, mesh: Mesh) -> dict[str, int]:
 def _scored(config: ConfigDict, classes: int, mesh: Mesh) -> dict[str, dict[str, float]]:
     """What the evaluator costs: at each checkpoint of tuning, and at the end without early stop."""
     from repdiff import abstract
-    from repdiff.compile import matmul_flops
 
     made, c = abstract.scorer(config, mesh, classes), config.classify
-    one_pass = matmul_flops(jax.make_jaxpr(made.scorer)(*made.arguments)) / made.passes
+    one_pass = made.flops() / made.passes
     sweep = one_pass * classes * len(c.t)  # one draw at each t
 
     known = config.data.source == SIMULATED
@@ -173,8 +161,8 @@ def tables(found: dict[str, Any]) -> str:
         f'{found["name"]}, row {found["row"]}: {found["devices"]} devices ({mesh}), '
         f'{found["dtype"]}{", remat" if found["remat"] else ""}, {found["classes"]} classes', '',
         *_grid(['', *found['phases']], _phase_rows(found['phases'])), '',
-        'The last three lines of bytes come from the program that XLA compiled for pretended CPU devices,',
-        'which has no fused attention and computes bfloat16 in float32: a GPU or TPU needs less.',
+        'The last three lines of bytes are of the program that XLA compiled for pretended CPUs.',
+        'It has no fused attention and holds some of bfloat16 in float32; other chips will differ.',
         '', *_grid(['scoring', 'images', 'GFLOP an image'], [
             [name, f'{part["images"]:,}', f'{part["flops_per_image"] / 1e9:,.4g}']
             for name, part in found['scoring'].items()

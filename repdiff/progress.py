@@ -42,8 +42,9 @@ class Progress:
         self.began = self.shown = time.monotonic()
 
     def update(self, n: int = 1, **values: float) -> None:
+        ended = self.done >= self.total  # the end is told once, though updates of nothing follow
         self.done += n
-        if _silent:
+        if _silent or ended:
             return
         now = time.monotonic()
         if self.done >= self.total or now - self.shown >= self.interval_s:

@@ -1,13 +1,16 @@
 """From scores on disk to answers and facts; what was chosen on validation is only applied."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from repdiff import scores
-from repdiff.eval import metrics, trust
-from repdiff.eval.answers import Answers
+from repdiff.eval import intervals, metrics, patients, trust
+from repdiff.eval.answers import ANSWERS, Answers, write_answers, write_predictions
+from repdiff.files import write_json
 from repdiff.zeroshot import rules
 from repdiff.zeroshot.rules import Rule
 
@@ -49,8 +52,10 @@ def answer(row: str, workdir: Path, seed: int) -> Answers:
         'calibrated': trust.reliability(labels, probabilities),
         'selective': trust.selective(labels, predictions, decision.confidence(plain)),
     }
-    return Answers(
-        row, found['test_ids'], found['test_patients'], labels, probabilities, predictions, facts,
+    return patients.with_patients(
+        Answers(row, found['test_ids'], found['test_patients'], labels, probabilities, predictions,
+                facts),
+        found['valid_patients'], valid_labels, decision.probabilities(found['valid_scores']),
     )
 
 
@@ -66,3 +71,28 @@ def _of_the_evaluator(found: dict[str, np.ndarray], rule: Rule, facts: dict) -> 
         'draws': facts['draws'] | {'mean': float(drawn.mean()),
                                    'images': np.bincount(drawn.max(1)).tolist()},
     }
+
+
+def write(workdir: Path, config: ConfigDict, dataset: dict[str, Any], rows: Sequence[Answers],
+          **more: Any) -> None:
+    """predictions.csv, scores/answers.npz and results.json; the first row is compared with the rest.
+
+    dataset: what results.json says of the data. more: further keys of results.json. The verdicts
+    are printed.
+    """
+    write_predictions(workdir / 'predictions.csv', rows)
+    write_answers(workdir / ANSWERS, rows)
+    bootstrap = {'resamples': config.eval.bootstrap, 'seed': config.seed}
+    comparisons = [intervals.compare(rows[0], other, **bootstrap) for other in rows[1:]]
+    write_json(workdir / 'results.json', {
+        'dataset': dataset, 'models': [intervals.entry(row, **bootstrap) for row in rows],
+        'comparisons': comparisons, **more,
+    })
+    for comparison in comparisons:
+        print('\n'.join(comparison['verdicts'].values()))
+
+
+def dataset(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What results.json says of a data set, from its `info`; "arrangement" are sentences."""
+    found = {name: info[name] for name in ('name', 'simulated', 'classes', 'splits')}
+    return found | {'arrangement': info.get('arrangement', [])}

@@ -1,6 +1,7 @@
 """The device mesh, and where parameters and batches lie on it."""
 
 import functools
+import re
 from collections.abc import Callable
 
 import jax
@@ -18,9 +19,9 @@ BATCH = PartitionSpec(('data', 'fsdp'))
 PARTITION_RULES = (
     (r'blocks/(adaln|mix|attn/qkv|mlp/fc1|mlp/w12)/kernel$', PartitionSpec(None, 'fsdp', 'tensor')),
     (r'blocks/(attn/proj|mlp/fc2|mlp/w3)/kernel$', PartitionSpec(None, 'tensor', 'fsdp')),
-    (r'(^|/)(t_embed/fc1|final/adaln|r_embed|decode/linear)/kernel$',
+    (r'(^|/)(t_embed/fc1|r_embed|(final|decode)/(adaln|linear))/kernel$',
      PartitionSpec('fsdp', 'tensor')),
-    (r'(^|/)(t_embed/fc2|final/linear)/kernel$', PartitionSpec('tensor', 'fsdp')),
+    (r'(^|/)t_embed/fc2/kernel$', PartitionSpec('tensor', 'fsdp')),
     (r'(^|/)patch_embed/kernel$', PartitionSpec(None, None, None, 'fsdp')),
     (r'(dino|ibot)/fc\d/kernel$|(dino|ibot)/last$', PartitionSpec(None, 'fsdp')),
     (r'(^|/)head/linear/kernel$', PartitionSpec('fsdp', None)),
@@ -64,14 +65,37 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def split_batch(x: jax.Array) -> jax.Array:
     """x (B, ...) with B split over data × fsdp; the compiler chooses for the other axes.
 
-    Layers say so of what they put out. Without it the compiler may, under fsdp, move activations
-    instead of parameters and keep whole batches on every device. As given outside of a mesh
-    (`on_mesh`).
+    Layers say so of what they take and put out. Without it the compiler may, under fsdp, move
+    activations instead of parameters and keep whole batches on every device. As given outside of a
+    mesh (`on_mesh`).
     """
-    if AXES != jax.sharding.get_abstract_mesh().axis_names:
-        return x
-    rest = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *rest))
+    return _placed(x, PartitionSpec(*BATCH, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)))
+
+
+def gathered(parameter: jax.Array, path: tuple[str, ...], again: bool = False) -> jax.Array:
+    """A parameter where a layer uses it: its fsdp parts put together, its tensor parts kept apart.
+
+    `path` is where the parameters' tree has it; under `blocks`, one block's. `again` keeps the
+    compiler from holding on to what was gathered before. Layers say so because the compiler, left
+    to itself, also moves activations instead, and with data, fsdp and tensor all at work it has
+    mixed up their rows (jaxlib 0.10.2). As given outside of a mesh or of the rules.
+    """
+    mesh, name = jax.sharding.get_abstract_mesh(), '/'.join(path)
+    spec = next((spec for pattern, spec in PARTITION_RULES if re.search(pattern, name)), None)
+    if spec is None or mesh.axis_names != AXES:
+        return parameter
+    if again and mesh.shape['fsdp'] > 1:
+        parameter = jax.lax.optimization_barrier(parameter)
+    axes = tuple(spec)[-parameter.ndim:]  # without the block axis
+    return _placed(parameter, PartitionSpec(*(
+        axis if axis == 'tensor' and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(axes, parameter.shape)
+    )))
+
+
+def _placed(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    inside = jax.sharding.get_abstract_mesh().axis_names == AXES
+    return jax.lax.with_sharding_constraint(x, spec) if inside else x
 
 
 def on_mesh(function: Callable, mesh: Mesh) -> Callable:
@@ -86,7 +110,7 @@ def on_mesh(function: Callable, mesh: Mesh) -> Callable:
 
 
 def param_shardings(params, mesh: Mesh):
-    """NamedShardings for a tree of parameters by PARTITION_RULES; axes that do not divide stay whole."""
+    """NamedShardings of parameters by PARTITION_RULES; an axis that does not divide stays whole."""
 
     def fit(spec: PartitionSpec, array) -> NamedSharding:
         axes = tuple(
@@ -118,18 +142,17 @@ def state_shardings(state, mesh: Mesh):
     return state.replace(step=whole, params=params, ema=params, opt_state=opt_state)
 
 
+def batch_parts(mesh: Mesh) -> int:
+    """Into how many equal parts the mesh cuts a batch."""
+    return mesh.shape['data'] * mesh.shape['fsdp']
+
+
 @functools.lru_cache
 def host_rows(mesh: Mesh, batch: int) -> np.ndarray:
     """The rows of a batch (over all hosts) that this host's devices hold, in ascending order.
 
-    Raises UserError where the batch does not divide over the mesh.
+    `batch` is a multiple of `batch_parts`.
     """
-    parts = mesh.shape['data'] * mesh.shape['fsdp']
-    if batch % parts:
-        raise UserError(
-            f'a batch of {batch} images does not divide over data×fsdp = {parts} devices; choose a '
-            f'multiple of {parts} or another config.mesh.'
-        )
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
     return np.unique(np.concatenate([np.arange(batch)[rows] for rows, in slices]))
 
@@ -139,7 +162,7 @@ def to_devices(batch, mesh: Mesh):
     sharding = batch_sharding(mesh)
     if sharding.is_fully_addressable:
         return jax.device_put(batch, sharding)
-    parts = mesh.shape['data'] * mesh.shape['fsdp']
+    parts = batch_parts(mesh)
     here = len(host_rows(mesh, parts))
 
     def place(x: np.ndarray) -> jax.Array:

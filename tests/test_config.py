@@ -25,7 +25,7 @@ def test_presets_build_with_all_their_rows_and_data(path, preset):
     config = get_config(path, preset)
     for row in config.rows:
         configs.recipe(config, row)
-    experiment.settings(config)
+    experiment.settings(config, config.data.source)
 
 
 def test_the_papers_row_is_the_papers_recipe():

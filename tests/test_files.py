@@ -52,3 +52,5 @@ def test_progress_prints_plain_lines_off_a_terminal(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith('work: 2/4 50%') and 'images/s' in lines[0] and 'loss 0.5' in lines[0]
     assert lines[1].startswith('work: 4/4 100%')
+    progress.update(0, draws=3)
+    assert capsys.readouterr().err == ''

@@ -105,8 +105,10 @@ def test_bad_options_are_one_sentence(options, words, monkeypatch, capsys):
     assert words in message and message.count('\n') == 1
 
 
-def test_a_batch_that_cannot_be_cut_is_one_sentence():
+@pytest.mark.parametrize(('accumulate', 'parts'), [(1, 8), (3, 24)])
+def test_a_batch_that_cannot_be_cut_is_one_sentence(accumulate, parts):
     config = configs.base()
-    config.update({'mesh': {'fsdp': 8}, 'tune': {'batch': 12}, 'pretrain': {'steps': 0}})
-    with pytest.raises(UserError, match='tune.batch is 12.*multiple of 8'):
+    config.update({'mesh': {'fsdp': 8}, 'tune': {'batch': 12}, 'pretrain': {'batch': 48},
+                   'optim': {'accumulate': accumulate}})
+    with pytest.raises(UserError, match=f'tune.batch is 12.*multiple of {parts}'):
         plan.plan(config, 'ldt_from_scratch', 8, 0.4)

@@ -1,20 +1,31 @@
 """The training step: against optax by hand, with accumulation, and on eight devices."""
 
+import contextlib
+from math import prod
+
+import flax.traverse_util
+import hlo
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh
 
-from repdiff import optim, sharding
+from repdiff import abstract, optim, sharding
+from repdiff import config as configs
+from repdiff.checkpoint import Checkpoints
+from repdiff.compile import compile_step
 from repdiff.diffusion.schedule import linear
 from repdiff.latents.frontend import fit_pca
-from repdiff.models.dit import DiT
+from repdiff.models.dit import SIZES, DiT
 from repdiff.models.vit import ViT
 from repdiff.objectives.denoise import Pretrain
-from repdiff.step import create_state, jit_train_step, make_train_step
+from repdiff.step import create_state, make_train_step
+from repdiff.zeroshot.score import Scorer
 
 KEY = jax.random.key(11)
+DEPTH = 3
 
 
 def quadratic(params, frozen, batch, key):
@@ -80,7 +91,7 @@ def denoising():
     """A small representation-conditioned pre-training step on a real front end."""
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), np.uint8)
     basis = fit_pca(images, patch=2, channels=4, whiten=0.0)
-    sizes = dict(width=16, depth=2, heads=2, patch=1)
+    sizes = dict(width=16, depth=DEPTH, heads=2, patch=1)
     objective = Pretrain(
         linear(1000),
         DiT(**sizes, channels=4, conditioning='representation', representation='pooled'),
@@ -94,19 +105,192 @@ def denoising():
     return objective, tx, params, {'frontend': basis}, {'image': images}
 
 
-@pytest.mark.parametrize('shape', [(8, 1, 1), (2, 4, 1), (1, 4, 2)])
-def test_step_on_eight_devices_equals_one_device(shape):
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+
+
+@pytest.fixture(scope='module')
+def compiled():
+    """The denoising step on one device, and compiled for each mesh of eight."""
     objective, tx, params, frozen, batch = denoising()
     step = make_train_step(objective, tx, ema_decay=0.9, accumulate=1)
-    single, scalars = jax.jit(step)(create_state(params, tx), frozen, batch, KEY)
-    mesh = sharding.make_mesh(*shape)
-    state = create_state(params, tx)
+    start = create_state(params, tx)
+    meshes = {shape: sharding.make_mesh(*shape) for shape in MESHES}
+    steps = {
+        shape: compile_step(step, start, frozen, batch, mesh) for shape, mesh in meshes.items()
+    }
+    return start, jax.jit(step), meshes, steps, frozen, batch
+
+
+def run_on(compiled, shape, state):
+    """(state, scalars) after one step on the mesh of `shape`, from a state on any."""
+    _, _, meshes, steps, frozen, batch = compiled
+    mesh = meshes[shape]
+    placed = jax.device_put(jax.tree.map(jnp.copy, state), sharding.state_shardings(state, mesh))
+    whole = sharding.replicated(mesh)
+    return steps[shape].call(
+        placed, jax.device_put(frozen, whole), sharding.to_devices(batch, mesh),
+        jax.device_put(KEY, whole),
+    )
+
+
+@pytest.mark.parametrize('shape', MESHES)
+def test_a_step_on_eight_devices_equals_one_device(compiled, shape):
+    start, single, _, _, frozen, batch = compiled
+    expected, scalars = single(start, frozen, batch, KEY)
+    found, found_scalars = run_on(compiled, shape, start)
+    np.testing.assert_allclose(found_scalars['loss'], scalars['loss'], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found.params,
+                 expected.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found.ema, expected.ema)
+
+
+VECTORS = ('bias', 'scale', 'ls1', 'ls2', 'cls_token', 'mask_token', 'null')  # of one width
+
+
+def test_fsdp_gives_every_device_an_eighth_of_all_but_vectors_their_ema_and_moments(compiled):
+    start = compiled[0]
+    state, _ = run_on(compiled, (1, 8, 1), start)
+    small = 0
+    for path, array in jax.tree.leaves_with_path((state.params, state.ema, state.opt_state)):
+        shares = {shard.data.nbytes for shard in array.addressable_shards}
+        if array.ndim and getattr(path[-1], 'key', None) not in VECTORS:
+            assert shares == {array.nbytes // 8}, path
+        else:
+            small += array.nbytes
+    held = sum(array.addressable_shards[0].data.nbytes for array in jax.tree.leaves(state))
+    total = sum(array.nbytes for array in jax.tree.leaves(state))
+    assert held <= total / 8 + small
+    arguments = compiled[3][1, 8, 1].arguments  # the compiler's own count: the state, and a batch
+    assert held <= arguments <= 1.2 * held
+
+
+@pytest.mark.parametrize('name', ['pretrain', 'tune'])
+def test_at_xl_size_a_device_holds_an_eighth(name):
+    config = configs.base()
+    config.update({'model': SIZES['XL'], 'latents': {'kind': 'haar'}})
+    state = abstract.phase(configs.recipe(config, 'rc_ldt'), name).state
+    places = sharding.state_shardings(state, sharding.make_mesh(1, 8, 1))
+    total = held = 0
+    for array, place in zip(*map(jax.tree.leaves, (state, places)), strict=True):
+        total += array.size
+        held += np.prod(place.shard_shape(array.shape))
+    assert total > 4 * 600e6  # parameters, EMA and two moments
+    assert held < 1.01 * total / 8
+
+
+def parameters_of(state):
+    """All parameters, their shapes as a block uses them, and how many numbers their gradients have.
+
+    The mask token has none here, and the class token's is that of the first position.
+    """
+    flat = flax.traverse_util.flatten_dict(state.params, sep='/')
+    shapes = {array.shape['/blocks/' in path:] for path, array in flat.items()}
+    used = [array for path, array in flat.items() if not path.endswith(('mask_token', 'cls_token'))]
+    return flat, shapes, sum(array.size for array in used)
+
+
+def test_data_parallel_steps_reduce_each_gradient_once_and_move_nothing_else(compiled):
+    found = hlo.collectives(compiled[3][8, 1, 1].call.as_text())
+    _, _, numbers = parameters_of(compiled[0])
+    assert {one.kind for one in found} == {'all-reduce'}
+    extra = hlo.elements(found, DEPTH) - numbers
+    assert 0 < extra < 10  # the loss and the like
+
+
+# Nothing that is trained lies before these, so the backward pass does without them.
+FIRST = ('patch_embed/kernel', 'pos_embed', 't_embed/fc1/kernel', 'label_embed/embedding')
+
+
+def check_fsdp(program, state):
+    """A sharded parameter is gathered where the forward pass uses it and, where the gradient goes
+    on to what lies before it, again in the backward pass. Its gradient is reduced once: XLA for GPU
+    and TPU makes that a reduce-scatter, XLA for CPU an all-reduce of which each device keeps its
+    part. Activations and optimizer state never move."""
+    found = hlo.collectives(program.as_text())
+    flat, shapes, numbers = parameters_of(state)
+    gathers = [one for one in found if one.kind == 'all-gather']
+    sharded = [path for path in flat if not path.endswith(VECTORS)]
+    again = [path for path in sharded if not path.endswith(FIRST)]
+    assert len(gathers) == len(sharded) + len(again)
+
+    def flattened(shape):
+        return tuple(sorted((prod(shape[:-1]), shape[-1])))
+
+    flat_shapes = {flattened(shape) for shape in shapes if len(shape) > 1}
+    for one in gathers:
+        [shape] = one.shapes
+        assert flattened(shape) in flat_shapes, shape
+    reduced = [one for one in found if one.kind in ('all-reduce', 'reduce-scatter')]
+    extra = hlo.elements(reduced, DEPTH) - numbers
+    assert 0 < extra < 50  # the loss, and each sharded parameter's part of the gradient norm
+    assert len(gathers) + len(reduced) == len(found)
+
+
+def test_fsdp_steps_gather_parameters_reduce_gradients_and_move_nothing_else(compiled):
+    check_fsdp(compiled[3][1, 8, 1].call, compiled[0])
+
+
+def test_so_do_those_of_tuning():
+    config = configs.base()
+    config.update({
+        'data': {'image_size': 32}, 'tune': {'batch': 16},
+        'model': {'width': 16, 'depth': DEPTH, 'heads': 2, 'unroll': False},
+    })
+    phase = abstract.phase(configs.recipe(config, 'rc_ldt_paper'), 'tune')
+    check_fsdp(phase.compile(sharding.make_mesh(1, 8, 1)).call, phase.state)
+
+
+def test_a_run_goes_on_on_another_mesh_with_the_same_losses(compiled, tmp_path):
+    start, _, meshes, _, _, _ = compiled
+    losses = {}
+    state = run_on(compiled, (1, 8, 1), start)[0]
+    with contextlib.closing(Checkpoints(tmp_path, 2)) as checkpoints:
+        checkpoints.save(1, state, {}, None)
+        checkpoints.wait()
+        for shape, mesh in meshes.items():
+            like = jax.tree.map(
+                lambda array, place: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place),
+                start, sharding.state_shardings(start, mesh))
+            moved, _ = checkpoints.restore(like, 1)
+            losses[shape] = []
+            for _ in range(2):
+                moved, scalars = run_on(compiled, shape, moved)
+                losses[shape].append(float(scalars['loss']))
+    for shape in MESHES:
+        np.testing.assert_allclose(losses[shape], losses[1, 8, 1], rtol=1e-5)
+
+
+def test_scores_on_eight_devices_equal_those_on_one():
+    dit = DiT(width=16, depth=2, heads=2, patch=1, channels=4, conditioning='label', classes=2)
+    z0, count = np.asarray(jax.random.normal(KEY, (4, 4, 4, 4))), np.arange(16)
+    params = dit.init(KEY, z0, jnp.zeros(4), jnp.zeros(4, int))['params']
+    params = jax.tree.map(
+        lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+    found = []
+    for devices, shape in ((1, (1, 1, 1)), (8, (2, 2, 2))):
+        mesh = Mesh(np.asarray(jax.devices()[:devices]).reshape(shape), sharding.AXES)
+        scorer = Scorer(lambda params, *given: dit.apply({'params': params}, *given),
+                        linear(1000), kinds=('l2',), passes=16, mesh=mesh)
+        placed = jax.device_put(params, sharding.param_shardings(params, mesh))
+        errors = scorer.on(placed, np.arange(2), KEY, z0, np.arange(8).reshape(4, 2))
+        found.append(errors(count % 4, count // 4 % 2, count // 8, 100 + count))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
+def test_devices_draw_different_noise_and_the_same_as_one_device_would():
+    def draw(params, frozen, batch, key):
+        eps = jax.random.normal(key, batch['x'].shape)
+        return jnp.mean(eps @ params['final']['linear']['kernel']), {'eps': eps}
+
+    params, tx, frozen, batch = setting()
+    params = {'final': {'linear': params}}
+    step = make_train_step(draw, tx, ema_decay=0.9, accumulate=1)
+    state, mesh = create_state(params, tx), sharding.make_mesh(2, 4, 1)
+    eps = np.asarray(step(state, frozen, batch, KEY)[1]['eps'])
+    made = compile_step(step, state, frozen, batch, mesh)
     placed = jax.device_put(state, sharding.state_shardings(state, mesh))
-    compiled = jit_train_step(step, placed, mesh)
-    sharded, sharded_scalars = compiled(placed, frozen, sharding.to_devices(batch, mesh), KEY)
-    np.testing.assert_allclose(sharded_scalars['loss'], scalars['loss'], rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-                 sharded.params, single.params)
-    kernel = sharded.params['denoiser']['blocks']['mlp']['fc1']['kernel']
-    share = kernel.addressable_shards[0].data.size / kernel.size
-    assert share == 1 / (shape[1] * shape[2])
+    whole = sharding.replicated(mesh)
+    _, found = made.call(placed, jax.device_put(frozen, whole), sharding.to_devices(batch, mesh),
+                         jax.device_put(KEY, whole))
+    np.testing.assert_allclose(found['eps'], eps, rtol=1e-6)
+    assert len({row.tobytes() for row in eps}) == 8  # one row a device

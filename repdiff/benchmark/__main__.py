@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from repdiff.benchmark import beside, convert, evaluator, prepare
+from repdiff.benchmark import beside, compiling, convert, evaluator, loop, prepare, sizes
 from repdiff.errors import Parser, exit_on_user_error
 
 # Each module has options(add) and run(options); its docstring is the help.
@@ -12,6 +12,9 @@ WHAT = {
     'train': beside,
     'score': beside,
     'evaluator': evaluator,
+    'sizes': sizes,
+    'compile': compiling,
+    'loop': loop,
     'prepare': prepare,
     'convert': convert,
 }

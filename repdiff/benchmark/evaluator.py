@@ -17,8 +17,8 @@ def options(add) -> None:
 def run(given: argparse.Namespace) -> None:
     """Prints forward passes a second of both, which take turns, and their ratio.
 
-    The evaluator adds what a score needs beside the network: keys, noise, z_t, the error, and moving
-    images to the devices and errors back.
+    The evaluator adds what a score needs beside the network: keys, noise, z_t, the error, and
+    moving images to the devices and errors back.
     """
     config = steps.config_of(
         'label', given.batch, **{name: getattr(given, name) for name in beside.SIZES}

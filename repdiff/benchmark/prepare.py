@@ -1,4 +1,4 @@
-"""`prepare`: slices a second and peak memory of `repdiff.prepare`, at some files and at ten times as many."""
+"""`prepare`: slices a second and peak memory of `repdiff.prepare`, at ten times the files, too."""
 
 import argparse
 import os

@@ -1,10 +1,12 @@
-"""The same networks and training step in eager PyTorch, for `repdiff.benchmark` to compare with.
+"""The same networks and training step in PyTorch, for `repdiff.benchmark` to compare with.
 
-In its usual fast idioms: fused scaled-dot-product attention, fused AdamW, multi-tensor EMA.
+In its usual fast idioms: fused scaled-dot-product attention, fused AdamW, multi-tensor EMA; eager
+or, as `How` says, compiled, under autocast and on a GPU.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -15,6 +17,22 @@ from repdiff.models.vit import ViT
 from repdiff.objectives.denoise import Pretrain, Tune
 
 EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class How:
+    """Where the twin runs, the dtype of its products, and whether `torch.compile` is used."""
+
+    device: str
+    dtype: torch.dtype
+    compiled: bool
+
+    def autocast(self) -> torch.autocast:
+        """The context that a step runs in."""
+        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
+
+
+EAGER = How('cpu', torch.float32, False)
 
 
 class Attention(nn.Module):
@@ -144,8 +162,8 @@ class Twin(nn.Module):
         dit, encoder = objective.denoiser, getattr(objective, 'encoder', None)
         self.denoiser = Denoiser(dit, (z_shape[0] // dit.patch, z_shape[1] // dit.patch))
         self.encoder = Encoder(encoder, z_shape[2]) if encoder else None
-        self.gamma = torch.tensor(objective.schedule.gamma.tolist())
-        self.delta = torch.tensor(objective.schedule.delta.tolist())
+        for name in ('gamma', 'delta'):
+            self.register_buffer(name, torch.tensor(getattr(objective.schedule, name).tolist()))
         self.t_range = getattr(objective, 't_range', (0, objective.schedule.steps))
         self.drop_rate = getattr(objective, 'drop_rate', 0.0)
         self.paired = getattr(objective, 'paired_weight', 0.0)
@@ -158,8 +176,8 @@ class Twin(nn.Module):
         return (self.denoiser(z_t, t, condition, drop) - eps).square().mean((1, 2, 3))
 
     def forward(self, z0, labels):
-        t, eps = torch.randint(*self.t_range, (len(z0),)), torch.randn_like(z0)
-        drop = torch.rand(len(z0)) < self.drop_rate
+        t = torch.randint(*self.t_range, (len(z0),), device=z0.device)
+        eps, drop = torch.randn_like(z0), torch.rand(len(z0), device=z0.device) < self.drop_rate
         condition = labels
         if self.encoder is not None:
             condition = self.encoder(z0)
@@ -172,16 +190,22 @@ class Twin(nn.Module):
         return right.mean() + self.paired * paired
 
 
-def train_step(twin: Twin, batch: int, z_shape: tuple[int, int, int]) -> Callable[[], None]:
+def train_step(
+    twin: Twin, batch: int, z_shape: tuple[int, int, int], how: How = EAGER
+) -> Callable[[], None]:
     """A step of clipping, AdamW and EMA on random latents; returns once it is done."""
     h, w, c = z_shape
-    z0, labels = torch.randn(batch, c, h, w), torch.randint(0, 2, (batch,))
+    twin.to(how.device)
+    z0 = torch.randn(batch, c, h, w, device=how.device)
+    labels = torch.randint(0, 2, (batch,), device=how.device)
     parameters = list(twin.parameters())
     ema = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+    compute = torch.compile(twin) if how.compiled else twin
 
     def step():
-        loss = twin(z0, labels)
+        with how.autocast():
+            loss = compute(z0, labels)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -192,15 +216,22 @@ def train_step(twin: Twin, batch: int, z_shape: tuple[int, int, int]) -> Callabl
     return step
 
 
-def score_step(twin: Twin, batch: int, z_shape: tuple[int, int, int]) -> Callable[[], None]:
+def score_step(
+    twin: Twin, batch: int, z_shape: tuple[int, int, int], how: How = EAGER
+) -> Callable[[], None]:
     """Errors of one draw under both labels, without gradients; returns once they are there."""
     h, w, c = z_shape
-    z0, t = torch.randn(batch, c, h, w).repeat(2, 1, 1, 1), torch.full((2 * batch,), 100)
-    labels = torch.arange(2).repeat_interleave(batch)
+    twin.to(how.device)
+    z0 = torch.randn(batch, c, h, w, device=how.device).repeat(2, 1, 1, 1)
+    t = torch.full((2 * batch,), 100, device=how.device)
+    labels = torch.arange(2, device=how.device).repeat_interleave(batch)
+    errors = torch.compile(twin.errors) if how.compiled else twin.errors
 
     @torch.inference_mode()
     def step():
-        eps = torch.randn(batch, c, h, w).repeat(2, 1, 1, 1)
-        twin.errors(z0, t, eps, labels, None).sum().item()
+        eps = torch.randn(batch, c, h, w, device=how.device).repeat(2, 1, 1, 1)
+        with how.autocast():
+            found = errors(z0, t, eps, labels, None)
+        found.sum().item()
 
     return step

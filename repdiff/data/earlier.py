@@ -13,7 +13,7 @@ from pathlib import Path
 from repdiff.data import labels, records, splits
 from repdiff.data.deidentify import Hasher, hidden
 from repdiff.data.jobs import below
-from repdiff.data.settings import DataSettings
+from repdiff.data.settings import FORMAT, DataSettings
 from repdiff.data.work import Record
 from repdiff.errors import UserError
 
@@ -22,11 +22,15 @@ _FREE = ('name', 'source', 'files', 'labels')  # settings that may change from r
 
 
 def _key(settings: DataSettings, hasher: Hasher | None) -> str:
-    """What must agree for records to be used again: settings, salt, and this package's version."""
+    """What must agree for patients to keep their splits: settings and salt."""
     facts = {key: value for key, value in dataclasses.asdict(settings).items() if key not in _FREE}
-    facts |= {'salt': hidden('salt', 'salt', hasher),
-              'version': importlib.metadata.version('repdiff')}
+    facts |= {'salt': hidden('salt', 'salt', hasher)}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _code() -> str:
+    """What must agree besides for records to be used again."""
+    return f'{importlib.metadata.version("repdiff")} {FORMAT}'
 
 
 def _stamp(path: Path, hasher: Hasher | None) -> str:
@@ -65,7 +69,8 @@ def memory(settings: DataSettings, paths: Sequence[Path], root: Path, found: Seq
             known[hidden('file', name, hasher)] = {
                 'stamp': _stamp(path, hasher), 'records': files[name]}
     patients = {record.patient: place for record, place in zip(found, where, strict=True) if place}
-    return json.dumps({'key': _key(settings, hasher), 'patients': patients, 'files': known})
+    return json.dumps({'key': _key(settings, hasher), 'code': _code(), 'patients': patients,
+                       'files': known})
 
 
 class Earlier:
@@ -125,4 +130,6 @@ def load(place: Path | None, settings: DataSettings, hasher: Hasher | None,
         return None
     if held.get('key') != _key(settings, hasher):
         return None
+    if held['code'] != _code():  # its records may be others, its patients stay
+        held['files'] = {}
     return Earlier(dataset, held, hasher, table, settings.seed)

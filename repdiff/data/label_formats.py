@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
+from repdiff.data import deidentify
 from repdiff.errors import UserError
 
 ALIASES = ' other names'  # a cell of further names of the row, parted by tabs; never in a header
@@ -32,9 +33,15 @@ def require(source: str, header: Sequence[str], columns: Sequence[str]) -> None:
     missing = [name for name in columns if name and name not in header]
     if missing:
         raise UserError(
-            f'{source!r} has no column {", ".join(map(repr, missing))}; its columns are '
-            f'{", ".join(map(repr, header))}.'
+            f'{source!r} has no column {", ".join(map(repr, missing))}; {columns_are(header)}.'
         )
+
+
+def columns_are(header: Sequence[str]) -> str:
+    """Words on the columns of a file; of one without a header they quote no cell."""
+    if any(name.isdecimal() or deidentify.scrub(name) != name for name in header):
+        return 'its first row seems to hold values where the names of columns belong'
+    return f'its columns are {", ".join(map(repr, header))}'
 
 
 def _rsna(source: str, header: list[str], rows: Rows) -> tuple[list[str], Rows]:
@@ -49,17 +56,19 @@ def _rsna(source: str, header: list[str], rows: Rows) -> tuple[list[str], Rows]:
     for number, row in rows:
         image, underscore, kind = row['ID'].rpartition('_')
         if not underscore or not image:
-            raise UserError(f'row {number} of {source!r} has ID {row["ID"]!r}, not ID_IMAGE_TYPE.')
+            raise UserError(f"row {number} of {source!r} has no ID_IMAGE_TYPE in 'ID'; mend it.")
         types[kind] = None
         first.setdefault(image, number)
         cells = images.setdefault(image, {'image': image})
         if cells.setdefault(kind, row['Label']) != row['Label']:
-            raise UserError(f'row {number} of {source!r} contradicts an earlier {row["ID"]!r}.')
+            raise UserError(f"row {number} of {source!r} contradicts an earlier row of its 'ID'; "
+                            'remove one.')
     header = ['image', *types]
     for image, cells in images.items():
         if len(cells) < len(header):
             missing = ', '.join(kind for kind in types if kind not in cells)
-            raise UserError(f'{source!r} has no line of {image!r} for {missing}.')
+            raise UserError(f'{source!r} has no {missing} for the image of row {first[image]}; add '
+                            'its lines.')
     return header, [(first[image], cells) for image, cells in images.items()]
 
 
@@ -74,8 +83,8 @@ def _ct_ich(source: str, header: list[str], rows: Rows) -> tuple[list[str], Rows
         patient, image = row['PatientNumber'], row['SliceNumber']
         if not (patient.isdecimal() and image.isdecimal()):
             raise UserError(
-                f'row {number} of {source!r} has patient {patient!r} and slice {image!r}; both '
-                'should be whole numbers.'
+                f"row {number} of {source!r} needs whole numbers in 'PatientNumber' and "
+                "'SliceNumber'."
             )
         folder = f'{int(patient):03d}'
         names = f'{folder}/brain/{int(image)}.jpg\t{folder}.nii#{int(image)}'
@@ -98,8 +107,8 @@ def _cq500(source: str, header: list[str], rows: Rows) -> tuple[list[str], Rows]
             reads = [row[f'R{reader}:{finding}'] for reader in (1, 2, 3)]
             if not set(reads) <= {'0', '1'}:
                 raise UserError(
-                    f'row {number} of {source!r} has reads {reads} of {finding!r}; each of the '
-                    'three should be 0 or 1.'
+                    f"row {number} of {source!r} needs 0 or 1 in each of 'R1:{finding}', "
+                    f"'R2:{finding}' and 'R3:{finding}'."
                 )
             cells[finding] = str(int(reads.count('1') >= 2))
         plain.append((number, cells))

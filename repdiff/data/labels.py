@@ -50,6 +50,7 @@ class Row:
       key: the name in the table.
       label: class id; None is unlabelled.
       markers: 0, 1, or -1 for an empty cell, in the order of `Table.markers`.
+      number: of the row in the file, by which errors name it.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Row:
     facility: str = ''
     split: str | None = None
     window: str = ''
+    number: int = dataclasses.field(default=0, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +138,8 @@ def read(
       columns: where a plain CSV holds what; presets know theirs.
 
     Raises:
-      UserError: a file, column, value or rule that cannot be used, named with its row.
+      UserError: a file, column, value or rule that cannot be used. It names rows by number and
+        columns, and quotes no cell: any may hold a person's name.
     """
     if preset not in ('csv', *label_formats.FORMATS):
         raise UserError(
@@ -176,9 +179,10 @@ def _header(source: str, lines: Iterator[tuple[int, list[str]]]) -> list[str]:
         raise UserError(f'label file {source!r} is empty; give a CSV with a header and rows.')
     if len(header) == 1 and ';' in header[0]:
         raise UserError(f'label file {source!r} is separated by semicolons; save it with commas.')
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise UserError(f'label file {source!r} has two columns named {twice!r}; rename one.')
+    for place, name in enumerate(header, 1):
+        if name in header[place:]:
+            raise UserError(f'columns {place} and {header.index(name, place) + 1} of label file '
+                            f'{source!r} have the same name; rename one.')
     return header
 
 
@@ -221,12 +225,12 @@ def _build(
     first: dict[str, int] = {}
     for number, cells in rows:
         at = f'row {number} of {source!r}'
-        row = _row(at, cells, columns, markers, _label(at, cells, parsed, classes, names))
+        label_id = _label(at, cells, parsed, classes, names)
+        row = _row(at, number, cells, columns, markers, label_id)
         if not row.key:
             raise UserError(f'{at} has an empty {columns.key or columns.patient!r}; fill it in.')
         for name in (row.key, *cells.get(label_formats.ALIASES, '').split('\t')):
             if name and table.setdefault(name, row) is not row:
-                # By number: the name may be a person's.
                 raise UserError(f'{at} repeats the name of row {first[name]}; keep one row for '
                                 'each.')
             first[name] = number
@@ -249,22 +253,29 @@ def _label(
     value = cells[parsed.markers[0]]
     if value and value not in names:
         raise UserError(
-            f'{at} has {value!r} in {parsed.markers[0]!r}; the classes are {", ".join(names)}.'
+            f'{at} has none of the classes {", ".join(names)} in {parsed.markers[0]!r}; mend it, '
+            'or leave it empty if unknown.'
         )
     return names.index(value) if value else None
 
 
 def _row(
-    at: str, cells: dict[str, str], columns: Columns, markers: tuple[str, ...], label: int | None
+    at: str,
+    number: int,
+    cells: dict[str, str],
+    columns: Columns,
+    markers: tuple[str, ...],
+    label: int | None,
 ) -> Row:
     split = cells[columns.split].lower() if columns.split else ''
     if split not in _SPLITS:
-        raise UserError(f'{at} has split {split!r}; use pretrain, train, valid or test.')
+        raise UserError(f'{at} has no split in {columns.split!r}; use pretrain, train, valid or '
+                        'test.')
     window = cells[columns.window] if columns.window else ''
     if window:
         try:
             windows.parse(window)
-        except UserError:  # without the cell: another column may hold a name
+        except UserError:
             raise UserError(f'{at} has no window such as brain or 40/80 in {columns.window!r}; '
                             'mend it, or leave it empty.') from None
     values = [_binary(at, name, cells[name]) for name in markers]
@@ -277,12 +288,13 @@ def _row(
         facility=cells[columns.facility] if columns.facility else '',
         split=_SPLITS[split],
         window=window,
+        number=number,
     )
 
 
 def _binary(at: str, column: str, value: str) -> int | None:
     if value.lower() not in _BINARY:
         raise UserError(
-            f'{at} has {value!r} in {column!r}; write 0 or 1, or leave it empty if unknown.'
+            f'{at} is neither 0 nor 1 in {column!r}; mend it, or leave it empty if unknown.'
         )
     return _BINARY[value.lower()]

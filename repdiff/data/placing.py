@@ -6,7 +6,7 @@ from repdiff.data import splits
 from repdiff.data.deidentify import Hasher, hidden
 from repdiff.data.settings import SIMULATED, TFDS, DataSettings
 from repdiff.data.slices import Skipped
-from repdiff.data.work import Record, shown
+from repdiff.data.work import Record
 
 
 def place(found: Sequence[Record], settings: DataSettings, hasher: Hasher | None,
@@ -65,7 +65,7 @@ def _fixed(found: Sequence[Record], settings: DataSettings, hasher: Hasher | Non
         settings.pretrain_facilities, settings.downstream_facilities))
     roles = splits.roles((record.facility for record in found), pretrain, downstream)
     role = [roles[record.facility] for record in found]
-    splits.check_patients((record.patient, each, shown(record.source, hasher))
+    splits.check_patients((record.patient, each, hidden('file', record.source, hasher))
                           for record, each in zip(found, role, strict=True))
     return {record.patient: each for record, each in zip(found, role, strict=True)
             if each == 'pretrain'}

@@ -42,8 +42,8 @@ def prepare(settings: DataSettings, out: Path, *, strict: bool, processes: int, 
       mapping: file of the private table hidden name -> raw name, added to where it exists; None
         keeps no table.
 
-    Raises: UserError on anything wrong with the source, the labels or the splits; it names medical
-      files by their hashes where names are hidden, and `mapping` then tells which they are.
+    Raises: UserError on anything wrong with the source, the labels or the splits; it names files
+      by their hashes where names are hidden, and `mapping` then tells which they are.
     """
     check_writable(out, 'data set')
     if mapping is not None:
@@ -109,7 +109,7 @@ class _Preparation:
                 self.skipped.append(item)
 
     def _shown(self, source: str) -> str:
-        return work.shown(source, self.hasher)
+        return deidentify.hidden('file', source, self.hasher)
 
     def _reuse(self, path: Path) -> bool:
         known = self.earlier.reuse(path, self.root) if self.earlier else None

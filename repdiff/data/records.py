@@ -4,6 +4,7 @@ A data set is a directory that TFDS itself reads (`tfds.builder_from_directory`)
 under a temporary name beside its place and renamed when whole, so there is never half a data set.
 """
 
+import abc
 import contextlib
 import io
 import json
@@ -123,17 +124,17 @@ def open(path: str | os.PathLike) -> Dataset:
     return Dataset(path)
 
 
-class Split:
-    """Random access to one split: dict(image uint8 (H, W, C), label int32, id str, ...)."""
+class Records(abc.ABC):
+    """Records by index, and everything about them that `stored`, `__len__` and `info` give."""
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, name: str, info: Mapping[str, Any]):
-        self.name, self.info = name, info
-        skip = {key: tfds.decode.SkipDecoding() for key in ('image', 'mask')
-                if key in builder.info.features}
-        self._source = builder.as_data_source(split=name, decoders=skip)
+    info: Mapping[str, Any]
 
-    def __len__(self) -> int:
-        return len(self._source)
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def stored(self, index: int) -> dict[str, Any]:
+        """The record with its image and mask still PNG bytes."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.stored(index)
@@ -141,19 +142,6 @@ class Split:
         if record['mask'] is not None:
             record['mask'] = decode_png(record['mask'], 1)[..., 0]  # (H, W)
         return record
-
-    def stored(self, index: int) -> dict[str, Any]:
-        """The record with its image and mask still PNG bytes."""
-        if not 0 <= index < len(self):
-            raise IndexError(f'{self.name} has {len(self)} images, none at {index}')
-        record = self._source[index]
-        return {
-            'image': record['image'],
-            'label': np.int32(record['label']),
-            **{key: record[key].decode() for key in ('id', 'patient', 'facility')},
-            'markers': record.get('markers', np.zeros(0, np.int8)),
-            'mask': record.get('mask'),
-        }
 
     @property
     def nbytes(self) -> int:
@@ -169,3 +157,29 @@ class Split:
                     columns.setdefault(key, []).append(value)
         return {key: np.stack(values) if key in ('image', 'mask', 'markers') else np.array(values)
                 for key, values in columns.items()}
+
+
+class Split(Records):
+    """Random access to one split: dict(image uint8 (H, W, C), label int32, id str, ...)."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, name: str, info: Mapping[str, Any]):
+        self.name, self.info = name, info
+        skip = {key: tfds.decode.SkipDecoding() for key in ('image', 'mask')
+                if key in builder.info.features}
+        self._source = builder.as_data_source(split=name, decoders=skip)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def stored(self, index: int) -> dict[str, Any]:
+        """The record with its image and mask still PNG bytes."""
+        if not 0 <= index < len(self):
+            raise IndexError(f'{self.name} has {len(self)} images, none at {index}')
+        record = self._source[index]
+        return {
+            'image': record['image'],
+            'label': np.int32(record['label']),
+            **{key: record[key].decode() for key in ('id', 'patient', 'facility')},
+            'markers': record.get('markers', np.zeros(0, np.int8)),
+            'mask': record.get('mask'),
+        }

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from repdiff.data import deidentify, jobs, named, phantom, preparation, records, workers
-from repdiff.data.settings import DataSettings, TFDS
+from repdiff.data.settings import FORMAT, TFDS, DataSettings
 
 __all__ = ['DataSettings', 'cache_key', 'ensure_prepared']
 
@@ -44,11 +44,12 @@ def _latest(cache: Path, stem: str) -> Path | None:
 
 
 def cache_key(settings: DataSettings) -> str:
-    """sha256 of the settings and of what the source holds: names, sizes, times, the label file.
+    """sha256 of FORMAT, settings and what the source holds: names, sizes, times, the label file.
 
     What a simulation holds is its source code.
     """
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
+    facts = [FORMAT, dataclasses.asdict(settings)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     if settings.simulated:
         digest.update(phantom.code_hash().encode())
     elif settings.source.startswith(TFDS):

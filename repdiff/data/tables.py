@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from repdiff.data import jobs, labels
+from repdiff.data import jobs, label_formats, labels
 from repdiff.data.settings import LABEL_COLUMNS, DataSettings
 from repdiff.errors import UserError
 
@@ -28,7 +28,7 @@ def read(settings: DataSettings) -> labels.Table:
             label = next((name for name in LABEL_COLUMNS if name in header), None)
             if label is None:
                 raise UserError(f'{str(path)!r} has no label column {", ".join(LABEL_COLUMNS)}; '
-                                f'name one of its columns {", ".join(header)}.')
+                                f'name one: {label_formats.columns_are(header)}.')
     classes = settings.classes or None
     return labels.read(
         path, preset=settings.label_format, label=label,
@@ -54,31 +54,28 @@ def _column(key: str, name: str, header: Sequence[str]) -> str:
 
 
 def check(settings: DataSettings, table: labels.Table, paths: Sequence[Path]) -> None:
-    """What a plain CSV must keep to, before any work: its files are there, each patient once.
-
-    Rows are named by number, for the names in them may be a person's.
-    """
+    """What a plain CSV must keep to, before any work: its files are there, each patient once."""
     if settings.label_format != 'csv':
         return
     label_file = str(settings.labels_path())
     rows = dict.fromkeys(table.rows.values())
     if {jobs.kind_of(path) for path in paths} <= {'pictures', ''}:
         _check_files(label_file, settings, rows, paths)
-    first: dict[str, tuple[int, str]] = {}
-    for number, row in enumerate(rows, 2):
+    first: dict[str, labels.Row] = {}
+    for row in rows:
         if row.patient and row.split:
-            other, place = first.setdefault(row.patient, (number, row.split))
-            if place != row.split:
-                raise UserError(f'rows {other} and {number} of {label_file!r} put one patient into '
-                                f'two splits, {place} and {row.split}; keep a patient in one.')
+            other = first.setdefault(row.patient, row)
+            if other.split != row.split:
+                raise UserError(
+                    f'rows {other.number} and {row.number} of {label_file!r} put one patient into '
+                    f'two splits, {other.split} and {row.split}; keep a patient in one.')
 
 
 def _check_files(label_file: str, settings: DataSettings, rows: dict[labels.Row, None],
                  paths: Sequence[Path]) -> None:
     if settings.patient_column == 'auto' and not any(row.patient for row in rows):
         raise UserError(f"{label_file!r} has no column 'patient', so images of a person could end "
-                        'up in two splits; its columns are '
-                        f'{", ".join(map(repr, _header(Path(label_file))))}.')
+                        f'up in two splits; {label_formats.columns_are(_header(Path(label_file)))}.')
     root = jobs.root_of(settings.source)
     known = set()
     for path in paths:
@@ -86,10 +83,9 @@ def _check_files(label_file: str, settings: DataSettings, rows: dict[labels.Row,
         for start in range(len(parts)):
             name = '/'.join(parts[start:])
             known |= {name, str(Path(name).with_suffix(''))}
-    for number, row in enumerate(rows, 2):
-        name = row.key
-        parts = name.split('/')
+    for row in rows:
+        parts = row.key.split('/')
         if not settings.files and known.isdisjoint(
                 '/'.join(parts[start:]) for start in range(len(parts))):
-            raise UserError(f'row {number} of {label_file!r} names the file {name!r}, which is not '
-                            f'in {str(root)!r}; remove the row or add the file.')
+            raise UserError(f'row {row.number} of {label_file!r} names a file that is not in '
+                            f'{str(root)!r}; remove the row or add the file.')

@@ -57,14 +57,6 @@ class Context:
     hasher: deidentify.Hasher | None
 
 
-def shown(source: str, hasher: deidentify.Hasher | None) -> str:
-    """A file as an error names it: hidden, unless it is a picture.
-
-    Pictures are named as the label file, which says whose they are, names them.
-    """
-    return source if pictures.is_picture(source) else deidentify.hidden('file', source, hasher)
-
-
 def do(job: Job, context: Context) -> Iterator[Record | Skipped | Note]:
     """Everything that one job gives; names are hidden in records, sources are below the root."""
     notes: list[tuple[str, str]] = []

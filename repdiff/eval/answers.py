@@ -4,15 +4,18 @@ import csv
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from repdiff.errors import UserError
-from repdiff.files import write_atomic
+from repdiff.files import write_atomic, write_npz
 
+PARTS = ('ids', 'patients', 'labels', 'scores', 'predictions')
+ANSWERS = 'scores/answers.npz'  # in a workdir
 COLUMNS = ('model', 'id', 'label', 'prediction')
 
 
@@ -22,7 +25,8 @@ class Answers:
 
     ids, patients (B,) str; labels, predictions (B,) int; scores, calibrated probabilities: (B,) of
     class 1, or (B, K) of each class. `facts` are further keys of the row's results.json entry
-    (title, pretrained, floor, seed, rule, argmin, train_seconds, ...).
+    (title, pretrained, floor, seed, rule, argmin, train_seconds, ...). `by_patient` are the same
+    answers a patient (`eval.patients`), where there are such.
     """
     name: str
     ids: np.ndarray
@@ -31,12 +35,50 @@ class Answers:
     scores: np.ndarray
     predictions: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)
+    by_patient: 'Answers | None' = None
 
     def __post_init__(self):
-        lengths = {len(part) for part in (self.ids, self.patients, self.labels, self.scores,
-                                          self.predictions)}
+        lengths = {len(getattr(self, part)) for part in PARTS}
         if len(lengths) != 1:
             raise ValueError(f'{self.name}: arrays of different lengths {sorted(lengths)}')
+
+    def replace(self, **changes: Any) -> 'Answers':
+        """A copy with other values of some fields."""
+        return replace(self, **changes)
+
+
+def pooled(runs: Sequence[Answers], facts: dict[str, Any]) -> Answers:
+    """The answers of one row on several sets of images, one after the other."""
+    people = [run.by_patient for run in runs]
+    return Answers(
+        runs[0].name, *(np.concatenate([getattr(run, part) for run in runs]) for part in PARTS),
+        facts, pooled(people, {}) if None not in people else None)
+
+
+def write_answers(path: str | os.PathLike, rows: Sequence[Answers]) -> None:
+    """Every row's answers, with patients and without rounding, as an npz file."""
+    arrays = {'names': np.array([row.name for row in rows])}
+    for row in rows:
+        for level, found in (('slice', row), ('patient', row.by_patient)):
+            if found is not None:
+                arrays |= {f'{row.name}.{level}.{part}': getattr(found, part) for part in PARTS}
+    write_npz(path, **arrays)
+
+
+def read_answers(path: str | os.PathLike) -> list[Answers]:
+    """What `write_answers` wrote, without facts; UserError where it is missing or damaged."""
+
+    def row(name: str, level: str, **more: Any) -> Answers:
+        return Answers(name, *(arrays[f'{name}.{level}.{part}'] for part in PARTS), **more)
+
+    try:
+        with np.load(path) as arrays:
+            return [row(name, 'slice', by_patient=(
+                row(name, 'patient') if f'{name}.patient.ids' in arrays else None))
+                for name in map(str, arrays['names'])]
+    except (OSError, ValueError, KeyError, BadZipFile):
+        raise UserError(f'{path}: is missing or damaged; run the main job again to write it '
+                        'anew.') from None
 
 
 def write_predictions(path: str | os.PathLike, rows: Sequence[Answers]) -> None:

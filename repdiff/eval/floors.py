@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from repdiff.errors import UserError
-from repdiff.eval import metrics, select
+from repdiff.eval import metrics, patients, select
 from repdiff.eval.answers import Answers
 
 BINS = 32
@@ -99,15 +99,16 @@ def _logistic(name: str, title: str, features: list[tuple[str, Callable]], train
                 best = (auroc, kind, make, strength, model, x_valid)
     auroc, kind, make, strength, model, x_valid = best
     calibration = LogisticRegression(C=100.0).fit(_decision(model, x_valid), valid['label'])
-    scores = _probabilities(model, calibration, x_valid)
-    cut = select.threshold(valid['label'], scores) if classes == 2 else None
+    of_valid = _probabilities(model, calibration, x_valid)
+    cut = select.threshold(valid['label'], of_valid) if classes == 2 else None
     x_test = make(test['image'])
     scores = _probabilities(model, calibration, x_test)
     rule = {'name': f'{kind}, C={strength:g}', 'threshold': cut, 'valid_auroc': auroc}
     facts = _facts(title, rule, x_test.shape[1] + 1, time.monotonic() - began)
     facts['argmin'] = metrics.decision_metrics(test['label'], model.predict(x_test), classes)
-    return Answers(name, test['id'], test['patient'], test['label'], scores,
-                   select.classify(scores, cut), facts)
+    answers = Answers(name, test['id'], test['patient'], test['label'], scores,
+                      select.classify(scores, cut), facts)
+    return patients.with_patients(answers, valid['patient'], valid['label'], of_valid)
 
 
 def _decision(model: Pipeline, x: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@ One code path gives a figure (every weight 1) and its bootstrap (weights = how o
 drawn), for thousands of resamples at once. Letters here: R resamples, B images, K classes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 DECISION = ('accuracy', 'balanced_accuracy', 'f1', 'recall', 'precision')
@@ -39,6 +41,16 @@ def decision_metrics(labels: np.ndarray, predictions: np.ndarray, classes: int) 
     return result
 
 
+def of_confusions(parts: Sequence[dict | list]) -> dict:
+    """`decision_metrics` of the summed counts of several "confusion" entries."""
+    tables = [[[part['tn'], part['fp']], [part['fn'], part['tp']]] if isinstance(part, dict)
+              else part for part in parts]
+    counts = np.sum(tables, axis=0)
+    true, called = np.indices(counts.shape).reshape(2, -1)
+    repeated = (np.repeat(each, counts.ravel()) for each in (true, called))
+    return decision_metrics(*repeated, classes=len(counts))
+
+
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> dict | list:
     """{"tp", "fp", "tn", "fn"} for two classes, else the matrix (true rows, predicted columns)."""
     counts = _counts(labels, predictions, np.ones((1, len(labels))), classes)[0].astype(int)
@@ -63,6 +75,23 @@ def values(labels: np.ndarray, scores: np.ndarray, predictions: np.ndarray,
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in NAMES}
 
 
+def calibration_bins(labels: np.ndarray, scores: np.ndarray,
+                     weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Summed confidences, summed hits and summed weights in ECE_BINS equal bins, (R, bins) each.
+
+    scores (B,): the probability of class 1, and whether it came true. (B, K): the top class's
+    probability, and whether it was right (arXiv 1706.04599, eq. 3). weights: (R, B).
+    """
+    if scores.ndim == 1:
+        confidence, hit = scores, labels == 1
+    else:
+        confidence, hit = scores.max(axis=1), scores.argmax(axis=1) == labels
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    member = np.eye(ECE_BINS)[bins]  # (B, bins)
+    return tuple(weights @ (member * each[:, None])
+                 for each in (confidence, hit, np.ones(len(bins))))
+
+
 def plain(value: float) -> float | None:
     """A Python float for JSON, None for NaN."""
     return None if np.isnan(value) else float(value)
@@ -77,16 +106,15 @@ def _values(labels: np.ndarray, scores: np.ndarray, predictions: np.ndarray,
     if scores.ndim == 1:
         ranking = _ranking(labels == 1, scores, weights)
         squared = (scores - labels) ** 2  # (B,)
-        confidence, hit = scores, labels == 1
     else:
         each = [_ranking(labels == k, scores[:, k], weights) for k in range(classes)]
         ranking = {name: _mean_defined(np.stack([one[name] for one in each])) for name in RANKING}
         squared = ((scores - np.eye(classes)[labels]) ** 2).sum(axis=1)
-        confidence, hit = scores.max(axis=1), scores.argmax(axis=1) == labels
     found |= ranking
     total = weights.sum(axis=1)
     found['brier'] = _ratio(weights @ squared, total)
-    found['ece'] = _ratio(_calibration_gap(confidence, hit, weights), total)
+    stated, hits, _ = calibration_bins(labels, scores, weights)
+    found['ece'] = _ratio(np.abs(stated - hits).sum(axis=1), total)
     return found
 
 
@@ -157,14 +185,3 @@ def _ranking(positive: np.ndarray, scores: np.ndarray,
         'average_precision': _ratio((gained * precision).sum(axis=1), positives),
         'sensitivity_at_95_specificity': np.where(negatives > 0, sensitivity, np.nan),
     }
-
-
-def _calibration_gap(confidence: np.ndarray, hit: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum over equal bins of |summed confidence - summed hits|, (R,).
-
-    Two classes: probability of class 1 against its frequency. More: the top class's probability
-    against its accuracy (arXiv 1706.04599, eq. 3).
-    """
-    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    gaps = np.eye(ECE_BINS)[bins] * (confidence - hit)[:, None]  # (B, bins)
-    return np.abs(weights @ gaps).sum(axis=1)

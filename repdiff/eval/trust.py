@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from repdiff.eval.metrics import ECE_BINS
+from repdiff.eval import metrics
 
 POINTS = 101  # of the curve over coverage
 
@@ -14,19 +14,14 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> dict:
     right or not (arXiv 1706.04599). {"ece", "confidence", "frequency", "images"}, the last three a
     value a bin.
     """
-    if probabilities.ndim == 1:
-        confidence, hit = probabilities, labels == 1
-    else:
-        confidence, hit = probabilities.max(1), probabilities.argmax(1) == labels
-    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    images = np.bincount(bins, minlength=ECE_BINS)
+    stated, hits, images = (each[0] for each in metrics.calibration_bins(
+        labels, probabilities, np.ones((1, labels.size))))
     full = images > 0
-    stated, found = (np.bincount(bins, x, ECE_BINS)[full] / images[full]
-                     for x in (confidence, hit.astype(float)))
     return {
-        'ece': float(np.abs(stated - found) @ images[full] / labels.size),
-        'confidence': stated.tolist(), 'frequency': found.tolist(),
-        'images': images[full].tolist(),
+        'ece': float(np.abs(stated - hits).sum() / labels.size),
+        'confidence': (stated[full] / images[full]).tolist(),
+        'frequency': (hits[full] / images[full]).tolist(),
+        'images': images[full].astype(int).tolist(),
     }
 
 

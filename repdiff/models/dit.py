@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repdiff.models import layers
+from repdiff.sharding import gathered, split_batch
 
 SIZES = {
     'S': {'width': 384, 'depth': 12, 'heads': 6},
@@ -104,7 +105,8 @@ class DiT(nn.Module):
                 condition = jnp.full(c.shape[0], self.classes)
             elif drop is not None:
                 condition = jnp.where(drop, self.classes, condition)
-            return c + table(condition).astype(self.dtype)
+            embedded = gathered(table.embedding, ('label_embed', 'embedding'))[condition]
+            return c + split_batch(embedded.astype(self.dtype))
         if self.conditioning == 'representation' and self.representation == 'pooled':
             null = self.param('null', _zeros, (self.width,)).astype(self.dtype)
             given = condition

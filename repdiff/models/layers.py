@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
-from repdiff.sharding import split_batch
+from repdiff.sharding import gathered, split_batch
 
 NORM_EPS = 1e-6  # DINOv2's and DiT's
 
@@ -24,30 +24,40 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
-        return dense(x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype))
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        return dense(x.astype(self.dtype), kernel, bias, (*self.path, 'kernel'))
 
 
-def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """`x @ kernel + bias` for x (..., Din), as one 2-D product: XLA's CPU backend is faster so."""
+def dense(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, path: tuple[str, ...] = ()
+) -> jax.Array:
+    """`x @ kernel + bias` for x (..., Din), as one 2-D product: XLA's CPU backend is faster so.
+
+    `path` is the kernel's place among the parameters, which says how devices share it.
+    """
     rows = split_batch(x).reshape(-1, x.shape[-1])  # (B*N, Din)
-    return split_batch((_product(rows, kernel) + bias).reshape(*x.shape[:-1], kernel.shape[-1]))
+    product = _product(rows, kernel, path) + bias
+    return split_batch(product.reshape(*x.shape[:-1], kernel.shape[-1]))
 
 
-@jax.custom_vjp
-def _product(rows: jax.Array, kernel: jax.Array) -> jax.Array:
-    return rows @ kernel
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(rows: jax.Array, kernel: jax.Array, path: tuple[str, ...]) -> jax.Array:
+    return rows @ gathered(kernel, path)
 
 
-def _product_forward(rows: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
-    return rows @ kernel, (rows, kernel)
+def _product_forward(
+    rows: jax.Array, kernel: jax.Array, path: tuple[str, ...]
+) -> tuple[jax.Array, tuple]:
+    return _product(rows, kernel, path), (rows, kernel)
 
 
-def _product_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _product_backward(
+    path: tuple[str, ...], saved: tuple, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     rows, kernel = saved
-    if kernel.shape[0] <= kernel.shape[1]:
-        return gradient @ kernel.T, _outer(rows, gradient)
-    outer = jax.lax.platform_dependent(rows, gradient, cpu=_outer_of_tall, default=_outer)
-    return gradient @ kernel.T, outer
+    outer = _outer(rows, gradient) if kernel.shape[0] <= kernel.shape[1] else (
+        jax.lax.platform_dependent(rows, gradient, cpu=_outer_of_tall, default=_outer))
+    return gradient @ gathered(kernel, path, again=True).T, gathered(outer, path)
 
 
 def _outer(rows: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -139,10 +149,10 @@ def _attend_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
 
 
 def _has_cudnn(query: jax.Array) -> bool:
-    """Whether cuDNN's fused attention takes these heads: half precision, at most 128 wide, Ampere on.
+    """Whether cuDNN's fused attention takes these heads: half precision, no wider than 128.
 
-    Without a GPU in this process JAX cannot trace that kernel, so a program that a CPU machine
-    lowers for CUDA holds `jax.nn`'s.
+    It needs Ampere or newer. Without a GPU in this process JAX cannot trace that kernel, so a
+    program that a CPU machine lowers for CUDA holds `jax.nn`'s.
     """
     if query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[-1] % 8:
         return False
@@ -227,9 +237,8 @@ class PatchEmbed(nn.Module):
         kernel = self.param('kernel', flat, shape).reshape(-1, self.features)  # (p*p*C, D)
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
         patches = patchify(x, self.patch)  # (B, N, p*p*C)
-        return dense(
-            patches.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
-        )
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        return dense(patches.astype(self.dtype), kernel, bias, (*self.path, 'kernel'))
 
 
 def _flat_init(init: Initializer, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repdiff.models import layers
-from repdiff.sharding import split_batch
+from repdiff.sharding import gathered, split_batch
 
 SIZES = {
     'S': {'width': 384, 'depth': 12, 'heads': 6},
@@ -92,6 +92,7 @@ class ViT(nn.Module):
         positions = self.param(
             'pos_embed', _trunc_normal, (1 + self.grid[0] * self.grid[1], self.width)
         )
+        positions = gathered(positions, ('pos_embed',))
         patches += resize_positions(
             positions[1:], self.grid, grid, self.antialias, self.offset
         ).astype(self.dtype)

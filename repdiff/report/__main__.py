@@ -1,6 +1,7 @@
 """python -m repdiff.report --workdir=DIR: draws the page of a finished or running workdir anew.
 
-Several directories, DIR,DIR,..., of runs that differ in their seed give a table of mean and spread.
+Several directories, DIR,DIR,..., of runs that differ in their seed give a table of mean and
+spread, and the verdicts of all of them together.
 """
 
 from absl import app, flags
@@ -18,7 +19,7 @@ def main(argv: list[str]) -> None:
         if len(WORKDIR.value) == 1:
             print(write(WORKDIR.value[0]))
         else:
-            print(summary.table(WORKDIR.value))
+            print(summary.table(WORKDIR.value), summary.verdicts(WORKDIR.value), sep='\n\n')
 
 
 if __name__ == '__main__':

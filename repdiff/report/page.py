@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from repdiff.files import write_atomic
 from repdiff.report import figures, style
@@ -25,6 +26,7 @@ COLUMNS = {
     'brier': ('Brier', False),
     'ece': ('ECE', False),
 }
+PATIENT_COLUMNS = ('auroc', 'f1', 'accuracy', 'balanced_accuracy', 'recall', 'precision')
 ARGMIN_COLUMNS = ('f1', 'accuracy', 'balanced_accuracy', 'recall', 'precision')
 
 
@@ -51,7 +53,7 @@ def render(run: Run, drawn: list[figures.Drawn]) -> str:
         loader=jinja2.PackageLoader('repdiff', 'report'), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {'number': number, 'signed': signed, 'p_value': p_value, 'words': words,
-                            'decided': decided}
+                            'decided': decided, 'spread': spread}
     data = run.results.get('dataset', {})
     return environment.get_template('page.html.j2').render(
         name=data.get('name', run.config.get('name', run.path.name)),
@@ -63,6 +65,7 @@ def render(run: Run, drawn: list[figures.Drawn]) -> str:
         summary=summary(run),
         columns=COLUMNS,
         argmin_columns=ARGMIN_COLUMNS,
+        patient_columns=PATIENT_COLUMNS,
         best={key: best(run.rows, key) for key in COLUMNS},
         warnings={row['name']: warnings(row, run.rows) for row in run.rows},
         comparisons=run.results.get('comparisons', []),
@@ -147,6 +150,14 @@ def number(value: Any) -> str:
     if isinstance(value, list):
         return ', '.join(number(each) for each in value)
     return str(value)
+
+
+def spread(values: list[float | None]) -> str:
+    """Mean ± sample standard deviation of runs or folds; a dash where one has no value."""
+    if None in values:
+        return '–'
+    deviation = f' ± {np.std(values, ddof=1):.3f}' if len(values) > 1 else ''
+    return f'{np.mean(values):.3f}{deviation}'
 
 
 def signed(value: float | None) -> str:

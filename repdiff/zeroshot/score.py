@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from repdiff.diffusion.loss import denoising_losses
 from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.diffusion.schedule import Schedule
-from repdiff.sharding import batch_sharding, replicated
+from repdiff.sharding import host_rows, on_mesh, replicated, to_all, to_devices
 
 # (params, z_t (B, H, W, C), t (B,), condition (B, ...)) -> predicted noise
 ConditionalDenoiseFn = Callable[..., jax.Array]
@@ -51,14 +51,14 @@ class Scorer:
 
             return denoising_losses(denoise_fn, schedule, z0, rows['t'], eps, self.kinds)
 
-        self.program = jax.jit(errors, out_shardings=replicated(mesh))
+        self.program = jax.jit(on_mesh(errors, mesh), out_shardings=replicated(mesh))
 
     def on(
         self, params: Any, conditions: jax.Array, key: jax.Array, z0: np.ndarray, ids: np.ndarray,
     ) -> ErrorsFn:
         """The errors of images z0 (N, H, W, C), ids (N, 2) uint32, under conditions (K, ...)."""
-        whole, split = replicated(self._mesh), batch_sharding(self._mesh)
-        conditions, key = jax.device_put((jnp.asarray(conditions), key), whole)
+        conditions, key = to_all((jnp.asarray(conditions), key), self._mesh)
+        mine = host_rows(self._mesh, self._passes)
 
         def errors(image, klass, draw, t):
             found, waiting = [], []
@@ -70,11 +70,11 @@ class Scorer:
             for start in range(0, len(image), self._passes):
                 part = np.arange(start, start + self._passes)
                 rows = int((part < len(image)).sum())
-                part = np.minimum(part, len(image) - 1)  # the last batch is filled up
+                part = np.minimum(part, len(image) - 1)[mine]  # the last batch is filled up
                 of = image[part]
                 columns = {'class': klass[part], 'draw': draw[part], 't': t[part]}
                 columns = {name: np.asarray(x, np.int32) for name, x in columns.items()}
-                given = jax.device_put((z0[of], columns | {'id': ids[of]}), split)
+                given = to_devices((z0[of], columns | {'id': ids[of]}), self._mesh)
                 waiting.append((rows, self.program(params, conditions, key, *given)))
                 if len(waiting) > 1:  # the host prepares a batch while the devices compute one
                     fetch()

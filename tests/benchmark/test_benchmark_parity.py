@@ -22,3 +22,16 @@ def test_the_twin_has_as_many_parameters_and_runs(case):
     assert any(not torch.equal(old, new) for old, new in zip(before, twin.parameters()))
     if case == 'label':
         torch_twin.score_step(twin, 3, Z_SHAPE)()
+
+
+def test_the_twin_runs_in_half_precision():
+    config = steps.config_of('label', 3, width=16, depth=2, heads=2)
+    objective = steps.make_objective(config, 'label', Z_SHAPE)
+    twin = torch_twin.Twin(objective, Z_SHAPE)
+    how = torch_twin.How('cpu', torch.bfloat16, compiled=False)
+    seen = []
+    twin.denoiser.blocks[0].mlp.register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    torch_twin.train_step(twin, 3, Z_SHAPE, how)()
+    torch_twin.score_step(twin, 3, Z_SHAPE, how)()
+    assert seen == [torch.bfloat16] * 2
+    assert {parameter.dtype for parameter in twin.parameters()} == {torch.float32}

@@ -1,6 +1,8 @@
 """The prepare command: pictures and a CSV to a data set, and a sentence for each bad input."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -105,15 +107,15 @@ def test_skipped_files_are_listed_or_errors(tmp_path, source):
     reasons = [item['reason'] for item in dataset.info['skipped']]
     assert len(reasons) == 2 and any('not a readable picture' in reason for reason in reasons)
     assert sum(counts['images'] for counts in dataset.info['splits'].values()) == 23
-    with pytest.raises(UserError, match="'slices/00_0.png' is not a readable picture"):
+    with pytest.raises(UserError, match="'file-[0-9a-f]{16}' is not a readable picture"):
         run(tmp_path, '--strict')
 
 
 @pytest.mark.parametrize(('change', 'options', 'words'), [
     (lambda line: line.replace('00_0.png,Secret00,Clinic0,0,', '00_0.png,Secret00,Clinic0,,'), (),
-     "'slices/00_0.png' has no label, which (train|valid|test) needs"),
+     "'file-[0-9a-f]{16}' has no label, which (train|valid|test) needs"),
     (lambda line: line.removesuffix('train') if '00_0' in line else line, ('--split-column=split',),
-     "'slices/00_0.png' has no split in the label file")])
+     "'file-[0-9a-f]{16}' has no split in the label file")])
 def test_strict_refuses_a_slice_of_no_use(tmp_path, source, change, options, words):
     (source / 'README.md').write_text('of another kind')
     options = ('--label=label', *options)
@@ -144,16 +146,25 @@ def drop_column(name):
     (drop_column('label'), (), 'has no label column label, class, hematoma, hemorrhage; name one'),
     (drop_column('label'), ('--label=label',), "has no column 'label'; its columns are 'file'"),
     (lambda lines: [*lines, 'slices/x.png,P,C,0,0,0,train'], (),
-     "row 26 of .* names the file 'slices/x.png', which is not in"),
+     'row 26 of .* names a file that is not in'),
+    (lambda lines: [lines[0], '', *lines[1:], 'slices/x.png,P,C,0,0,0,train'], (),
+     'row 27 of .* names a file that is not in'),
     (lambda lines: [*lines, lines[1]], (), "row 26 of .* repeats the name of row 2"),
     (lambda lines: [*lines[:-1], lines[-1].replace('test', 'train')], ('--split-column=split',),
      'rows 24 and 25 of .* put one patient into two splits, test and train'),
     (lambda lines: [line.replace(',1,0,1,', ',0,0,1,') for line in lines], (),
      "has no example of class 'label'"),
     (lambda lines: [line.replace('train', 'practice') for line in lines], ('--split-column=split',),
-     "has split 'practice'; use pretrain, train, valid or test"),
+     "row 2 of .* has no split in 'split'; use pretrain, train, valid or test"),
+    (lambda lines: [lines[0], *(line.replace('Clinic0,0', 'Clinic0,Secret') for line in lines[1:])],
+     (), "row 2 of .* is neither 0 nor 1 in 'label'; mend it"),
+    (lambda lines: [lines[0], *(line.replace('Clinic0,0', 'Clinic0,Secret') for line in lines[1:])],
+     ('--classes=0,1',), "row 2 of .* has none of the classes 0, 1 in 'label'"),
+    (lambda lines: lines[1:], (), 'its first row seems to hold values where the names'),
+    (lambda lines: [line.replace('file,patient', 'Secret,Secret') for line in lines], (),
+     'columns 1 and 2 of .* have the same name'),
     (lambda lines: lines[:1], (), 'has no rows below its header'),
-    (lambda lines: lines[:-1], ('--strict',), "'slices/11_1.png' has no row in the label file"),
+    (lambda lines: lines[:-1], ('--strict',), "'file-[0-9a-f]{16}' has no row in the label file"),
     (lambda lines: lines, ('--labels=nowhere.csv',), "cannot read the label file 'nowhere.csv'"),
     (lambda lines: lines, ('--downstream-facilities=Clinic7', '--keep-names'),
      "'Clinic7' has no images; the facilities are 'Clinic0', 'Clinic1'"),
@@ -172,14 +183,19 @@ def test_bad_input_is_one_sentence(tmp_path, source, change, options, words):
     edit(source, change)
     with pytest.raises(UserError, match=words) as caught:
         run(tmp_path, *options)
-    assert '\n' not in str(caught.value)
-    assert not (tmp_path / 'out').exists()
+    said = str(caught.value)
+    assert '\n' not in said and not (tmp_path / 'out').exists()
+    if '--keep-names' not in options:
+        assert not [name for name in ('Secret', 'Clinic', 'slices/', '00_0') if name in said]
 
 
 def test_same_pixels_in_two_splits(tmp_path, source):
     (source / 'slices' / '02_0.png').write_bytes((source / 'slices' / '00_0.png').read_bytes())
-    with pytest.raises(UserError, match="'slices/00_0.png' .train. and 'slices/02_0.png' .valid."):
-        run(tmp_path, '--split-column=split')
+    with pytest.raises(UserError, match="'file-.*' .train. and 'file-.*' .valid.") as caught:
+        run(tmp_path, '--split-column=split', f'--mapping={tmp_path / "private.json"}')
+    names = json.loads((tmp_path / 'private.json').read_text())
+    assert [names[each] for each in re.findall("'(file-[0-9a-f]{16})'", str(caught.value))] == [
+        'slices/00_0.png', 'slices/02_0.png']
 
 
 def test_the_page_tells_it_all(tmp_path, source):

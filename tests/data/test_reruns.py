@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from picture_source import edit, make_source, patients_of, picture, run
 
-from repdiff.data import pictures
+from repdiff.data import earlier, pictures
 
 
 @pytest.fixture
@@ -79,6 +79,19 @@ def test_other_settings_read_everything_again(tmp_path, source, read_files, opti
     read_files.clear()
     run(tmp_path, option)
     assert len(read_files) == 24
+
+
+def test_other_code_reads_everything_again_and_moves_nobody(
+        tmp_path, source, read_files, monkeypatch):
+    before = {patient: name for name, group in patients_of(run(tmp_path)).items()
+              for patient in group}
+    make_source(source, patients=20)
+    read_files.clear()
+    monkeypatch.setattr(earlier, 'FORMAT', earlier.FORMAT + 1)
+    groups = patients_of(run(tmp_path))
+    assert len(read_files) == 40
+    after = {patient: name for name, group in groups.items() for patient in group}
+    assert len(after) == 20 and before.items() <= after.items()
 
 
 def test_damaged_files_are_tried_again(tmp_path, source, read_files):

@@ -127,10 +127,16 @@ def test_a_prepared_directory_is_taken_as_it_is(tmp_path):
     assert not (tmp_path / 'other').exists()
 
 
+def test_other_code_prepares_anew(tmp_path, monkeypatch):
+    first = sources.ensure_prepared(simulated(), tmp_path / 'cache')
+    monkeypatch.setattr(sources, 'FORMAT', sources.FORMAT + 1)
+    assert sources.ensure_prepared(simulated(), tmp_path / 'cache') != first
+
+
 def test_an_unreadable_image_stops_the_main_job(tmp_path):
     root = make_pictures(tmp_path / 'pictures')
     (root / '3.png').write_bytes(b'broken')
-    with pytest.raises(UserError, match="file '3.png' is not a readable picture"):
+    with pytest.raises(UserError, match="file 'file-.*' is not a readable picture"):
         sources.ensure_prepared(make_settings(root), tmp_path / 'cache')
     assert os.listdir(tmp_path / 'cache') == ['salt']
 

@@ -68,15 +68,48 @@ def test_compare_is_paired_and_says_what_is_decided():
     point = [metrics.metrics(r.labels, r.scores, r.predictions)['f1'] for r in (good, poor)]
     assert result['delta_f1'] == pytest.approx(point[0] - point[1])
     assert result['ci95']['delta_f1'][0] > 0 and result['mcnemar_p'] < 0.01
-    assert result['verdict'].startswith('good − poor: ΔF1 +')
-    assert result['verdict'].endswith('good is better at n=300')
+    assert result['verdicts']['f1'].startswith('good − poor: ΔF1 +')
+    for verdict in result['verdicts'].values():
+        assert verdict.endswith('good is better at n=300 images of 60 patients')
     back = intervals.compare(poor, good, resamples=300, seed=0)
-    assert back['verdict'].endswith('good is better at n=300')
+    assert back['verdicts']['auroc'].startswith('poor − good: ΔAUROC −')
+    assert back['verdicts']['auroc'].endswith('good is better at n=300 images of 60 patients')
     assert back['ci95']['delta_auroc'] == pytest.approx(
         [-edge for edge in result['ci95']['delta_auroc'][::-1]])
     same = intervals.compare(good, good, resamples=50, seed=0)
     assert same['ci95']['delta_f1'] == [0, 0] and same['mcnemar_p'] == 1
-    assert same['verdict'].endswith('+0.00 [+0.00, +0.00], not decided at n=300')
+    assert same['verdicts']['accuracy'] == (
+        'good − good: Δaccuracy +0.00 [+0.00, +0.00], not decided at n=300 images of 60 patients')
+
+
+def test_paired_differences_equal_a_loop_over_patients():
+    a, b = random_row('a', 1), random_row('b', 2)
+    weights = intervals.patient_weights(a.patients, resamples=30, seed=5)
+    differences = []
+    for counts in weights.astype(int):
+        pick = np.repeat(np.arange(len(a.ids)), counts)
+        differences.append([
+            reference.f1_score(a.labels[pick], a.predictions[pick])
+            - reference.f1_score(b.labels[pick], b.predictions[pick]),
+            reference.roc_auc_score(a.labels[pick], a.scores[pick])
+            - reference.roc_auc_score(b.labels[pick], b.scores[pick])])
+    found = intervals.compare(a, b, resamples=30, seed=5)
+    low, high = np.percentile(differences, [2.5, 97.5], axis=0)
+    for i, name in enumerate(['f1', 'auroc']):
+        assert found['ci95'][f'delta_{name}'] == pytest.approx([low[i], high[i]], abs=1e-12)
+
+
+def test_runs_of_several_seeds_are_averaged_and_their_patients_drawn_together():
+    runs = [(random_row('a', seed), random_row('b', 10 + seed, shift=0.5)) for seed in range(3)]
+    found = intervals.compare_runs(runs, resamples=200, seed=0)
+    each = [intervals.compare(a, b, resamples=200, seed=0) for a, b in runs]
+    assert found['delta_f1'] == pytest.approx(np.mean([one['delta_f1'] for one in each]))
+    assert found['verdicts']['f1'].endswith('at n=300 images of 60 patients, 3 seeds')
+    again = intervals.compare_runs(runs[:1] * 3, resamples=200, seed=0)
+    assert again['ci95'] == each[0]['ci95']  # the same answers thrice know nothing more
+    def width(one):
+        return np.diff(one['ci95']['delta_auroc'])[0]
+    assert width(found) < np.mean([width(one) for one in each])
 
 
 def test_compare_refuses_rows_of_other_images():

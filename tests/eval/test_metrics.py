@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from sklearn import metrics as reference
+from sklearn.calibration import calibration_curve
 
 from repdiff.eval import metrics
 
@@ -75,6 +76,24 @@ def test_weights_equal_repeated_images():
     expected = metrics.metrics(*repeated)
     assert {name: weighted[name][0] for name in metrics.NAMES} == pytest.approx(
         {name: expected[name] for name in metrics.NAMES}, abs=1e-12)
+
+
+def test_calibration_error_equals_scikit_learns_curve():
+    rng = np.random.default_rng(5)
+    scores = rng.random(500)  # continuous, so none lies on an edge
+    labels = (rng.random(500) < scores ** 2).astype(int)
+    found, stated = calibration_curve(labels, scores, n_bins=metrics.ECE_BINS)
+    images = np.bincount((scores * metrics.ECE_BINS).astype(int), minlength=metrics.ECE_BINS)
+    assert metrics.metrics(labels, scores, labels)['ece'] == pytest.approx(
+        np.abs(found - stated) @ images / 500)
+
+
+def test_summed_confusions_are_those_of_all_answers_together():
+    for classes in (2, 3):
+        parts = [random_answers(seed, classes, 80) for seed in (6, 7)]
+        each = [metrics.confusion(labels, called, classes) for labels, _, called in parts]
+        labels, _, called = (np.concatenate(part) for part in zip(*parts))
+        assert metrics.of_confusions(each) == metrics.decision_metrics(labels, called, classes)
 
 
 def test_calibration_error_by_hand():

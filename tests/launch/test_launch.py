@@ -111,7 +111,8 @@ def test_gke_pods_of_gpus_find_each_other():
     jobset = documents('gke.yaml')[2]
     replicated = jobset['spec']['replicatedJobs'][0]
     job = replicated['template']['spec']
-    environment = {entry['name']: entry for entry in job['template']['spec']['containers'][0]['env']}
+    container = job['template']['spec']['containers'][0]
+    environment = {entry['name']: entry for entry in container['env']}
     assert set(environment) == {'JOBSET_NAME', 'REPLICATED_JOB_NAME', 'JOB_PARALLELISM'}
     assert environment['JOB_PARALLELISM']['value'] == str(job['parallelism'])
     found = cluster.of_jobset({

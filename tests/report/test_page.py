@@ -68,7 +68,8 @@ def test_page_shows_every_row_verdict_and_warning(written):
         assert row['title'] in text and f'{row["f1"]:.3f}' in text
         assert '{:.3f}–{:.3f}'.format(*row['ci95']['accuracy']) in text
     for pair in results['comparisons']:
-        assert pair['verdict'] in text
+        assert len(pair['verdicts']) == 3
+        assert all(verdict in text for verdict in pair['verdicts'].values())
     assert 'accuracy below majority class' in text and 'worse than logistic regression' in text
     assert 'not a medical device' in text and 'drawn by a program' in text
     assert '0.1.0+66ce41c' in text and '201.5' in text

@@ -1,0 +1,141 @@
+"""Several processes: how they find each other, and that they compute what one would."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repdiff import cluster, logbook
+from repdiff.errors import UserError
+
+HERE = Path(__file__).parent
+PATIENCE_S = 300  # this machine may be busy
+SLOW_S = 0.3  # a batch, where a run is to be stopped
+
+
+def started(directory, processes, seconds=0.0):
+    """The processes of a run in `directory`."""
+    directory.mkdir(exist_ok=True)
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        coordinator = f'localhost:{free.getsockname()[1]}'
+    environment = os.environ | {'PYTHONPATH': str(HERE.parent), 'JAX_PLATFORMS': 'cpu',
+                                'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+    return [
+        subprocess.Popen(
+            [sys.executable, HERE / 'processes.py', directory, coordinator, str(processes),
+             str(process), str(seconds)],
+            env=environment, stderr=open(directory / f'stderr-{process}', 'a'))
+        for process in range(processes)
+    ]
+
+
+def ended(directory, running):
+    codes = [process.wait(PATIENCE_S) for process in running]
+    told = [(directory / f'stderr-{process}').read_text() for process in range(len(running))]
+    return codes, told
+
+
+def when(running, ready):
+    """Waits until `ready()` of a run that goes on."""
+    began = time.monotonic()
+    while not ready():
+        assert all(process.poll() is None for process in running), 'the run ended too early'
+        assert time.monotonic() - began < PATIENCE_S
+        time.sleep(0.05)
+
+
+def last_step(directory):
+    return max((line['step'] for line in logbook.read(directory)), default=0)
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    """`whole`: one process. `two`: two, stopped by SIGTERM to one of them, then killed, then run to
+    the end. `one`: one process that goes on where the two were stopped."""
+    root = tmp_path_factory.mktemp('runs')
+    codes, told = ended(root / 'whole', started(root / 'whole', 1))
+    assert codes == [0], told
+    two = started(root / 'two', 2, SLOW_S)
+    when(two, lambda: last_step(root / 'two') >= 3)
+    two[1].send_signal(signal.SIGTERM)
+    stopped = ended(root / 'two', two)
+    newest = max(int(path.name) for path in (root / 'two/checkpoints/p').glob('[0-9]*'))
+    shutil.copytree(root / 'two', root / 'one')
+    two = started(root / 'two', 2, SLOW_S)
+    when(two, lambda: last_step(root / 'two') >= newest + 5)
+    for process in two:
+        process.kill()
+    ended(root / 'two', two)
+    for name, processes in (('two', 2), ('one', 1)):
+        codes, told = ended(root / name, started(root / name, processes))
+        assert codes == [0] * processes, told
+    return root, stopped, newest
+
+
+def test_sigterm_to_one_stops_all_at_one_step_with_the_code_that_asks_to_be_run_again(runs):
+    _, (codes, told), newest = runs
+    assert codes == [75, 75], told
+    assert f'stopped after step {newest}' in told[0]
+    assert 3 <= newest < 24
+    assert told[1].count('repdiff:') == 0  # the first speaks for all
+
+
+@pytest.mark.parametrize('name', ['two', 'one'])
+def test_the_numbers_are_those_of_one_process(runs, name):
+    root, _, _ = runs
+    whole, found = (list(logbook.read(root / which)) for which in ('whole', name))
+    assert [line['step'] for line in found] == [line['step'] for line in whole]
+    for one, other in zip(found, whole, strict=True):
+        for key in set(other) & {'loss', 'gradient_norm', 'valid'}:
+            np.testing.assert_allclose(one[key], other[key], rtol=1e-5, err_msg=str(other))
+    expected = np.load(root / 'whole' / 'final-0.npz')
+    for process in range(2 if name == 'two' else 1):
+        final = np.load(root / name / f'final-{process}.npz')
+        assert final['errors'].shape == (50,) and final['scores'].shape == (50, 2, 2, 1)
+        for key in expected:
+            np.testing.assert_allclose(final[key], expected[key], rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_first_process_writes_what_people_read(runs):
+    root, _, _ = runs
+    steps = [line['step'] for line in logbook.read(root / 'two') if 'loss' in line]
+    assert steps == list(range(1, 25))
+    assert not [path for path in (root / 'two').iterdir() if path.name.startswith('.shared')]
+
+
+def test_a_jobset_tells_its_pods_who_they_are():
+    environment = {'JOBSET_NAME': 'rd', 'REPLICATED_JOB_NAME': 'hosts', 'JOB_PARALLELISM': '4',
+                   'JOB_COMPLETION_INDEX': '2'}
+    assert cluster.of_jobset(environment) == {
+        'coordinator_address': f'rd-hosts-0-0.rd:{cluster.PORT}', 'num_processes': 4,
+        'process_id': 2, 'cluster_detection_method': 'deactivate'}
+    del environment['JOB_COMPLETION_INDEX']
+    assert cluster.of_jobset(environment) == {}
+
+
+@pytest.mark.parametrize('environment, several', [
+    ({}, False),
+    ({'SLURM_JOB_ID': '1', 'SLURM_NTASKS': '8'}, False),  # in an allocation, without srun
+    ({'SLURM_STEP_NUM_TASKS': '1'}, False),
+    ({'SLURM_STEP_NUM_TASKS': '8'}, True),
+    ({'OMPI_COMM_WORLD_SIZE': '2'}, True),
+])
+def test_schedulers_are_known_by_their_variables(environment, several):
+    no_chips = {'TPU_SKIP_MDS_QUERY': '1'}  # as JAX says where there are none
+    assert bool(cluster.scheduled(environment | no_chips)) is several
+
+
+@pytest.mark.parametrize('flags, words', [
+    (('host', 2, 0), 'HOST:PORT'), (('host:1', 2, 2), 'a number below it'),
+    (('', 2, 0), 'need --coordinator'), (('', 1, 1), 'need --coordinator')])
+def test_flags_that_do_not_fit_are_one_sentence(flags, words):
+    with pytest.raises(UserError, match=words):
+        cluster.start(*flags)
