@@ -19,9 +19,7 @@ from repdiff.errors import UserError
 from repdiff.latents.frontend import PatchBasis
 from repdiff.latents.vae import Vae
 from repdiff.progress import Progress
-from repdiff.sharding import (
-    batch_parts, host_rows, param_shardings, to_devices, to_hosts,
-)
+from repdiff.sharding import batch_parts, host_rows, param_shardings, to_devices, to_hosts
 from repdiff.train import Phase
 
 

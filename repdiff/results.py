@@ -59,6 +59,20 @@ def answer(row: str, workdir: Path, seed: int) -> Answers:
     )
 
 
+def _of_the_evaluator(found: dict[str, np.ndarray], rule: Rule, facts: dict) -> dict[str, Any]:
+    """What is to be said of a denoiser's rule, its sweep over t and its draws."""
+    t, drawn = found['t'], found['test_draws']
+    return {
+        'rule': facts['rule'] | {'t': rule.t.tolist(), 'weights': rule.weights.tolist()},
+        'auroc_over_t': {
+            't': np.unique(t).tolist(),
+            'valid': rules.auroc_over_t(t, found['sweep_errors'][..., 0], found['valid_labels']),
+        },
+        'draws': facts['draws'] | {'mean': float(drawn.mean()),
+                                   'images': np.bincount(drawn.max(1)).tolist()},
+    }
+
+
 def write(workdir: Path, config: ConfigDict, dataset: dict[str, Any], rows: Sequence[Answers],
           **more: Any) -> None:
     """predictions.csv, scores/answers.npz and results.json; the first row is compared with the rest.
@@ -82,17 +96,3 @@ def dataset(info: Mapping[str, Any]) -> dict[str, Any]:
     """What results.json says of a data set, from its `info`; "arrangement" are sentences."""
     found = {name: info[name] for name in ('name', 'simulated', 'classes', 'splits')}
     return found | {'arrangement': info.get('arrangement', [])}
-
-
-def _of_the_evaluator(found: dict[str, np.ndarray], rule: Rule, facts: dict) -> dict[str, Any]:
-    """What is to be said of a denoiser's rule, its sweep over t and its draws."""
-    t, drawn = found['t'], found['test_draws']
-    return {
-        'rule': facts['rule'] | {'t': rule.t.tolist(), 'weights': rule.weights.tolist()},
-        'auroc_over_t': {
-            't': np.unique(t).tolist(),
-            'valid': rules.auroc_over_t(t, found['sweep_errors'][..., 0], found['valid_labels']),
-        },
-        'draws': facts['draws'] | {'mean': float(drawn.mean()),
-                                   'images': np.bincount(drawn.max(1)).tolist()},
-    }

@@ -81,5 +81,8 @@ def test_a_row_takes_over_only_a_pretraining_that_would_be_its_own():
     assert configs.recipe(config, 'rc_ldt_prototypes').pretrain.row == 'rc_ldt'
     with config.unlocked():
         config.recipes.rc_ldt.update({'representation': {'drop_rate': 0.5}})
+    assert configs.recipe(config, 'rc_ldt_prototypes').representation.drop_rate == 0.5
+    with config.unlocked():
+        config.recipes.rc_ldt_prototypes.update({'representation': {'drop_rate': 0.2}})
     with pytest.raises(UserError, match=r"rc_ldt_prototypes: .*'rc_ldt', whose .*drop_rate"):
         configs.recipe(config, 'rc_ldt_prototypes')

@@ -1,0 +1,155 @@
+"""Self-distillation: each loss in closed form or by a loop, the teacher, the crops, the collapse detector."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from repdiff.models.heads import PrototypeHead
+from repdiff.models.vit import ViT
+from repdiff.objectives import distill
+from repdiff.objectives.crops import block_masks, random_crops, resize_rows
+from repdiff.objectives.distill import Distill, Views
+from repdiff.step import create_state, make_train_step
+
+KEY = jax.random.key(3)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_sinkhorn_uses_prototypes_equally_and_leaves_out_rows_of_no_weight():
+    logits, weights = normal(12, 4), np.array([1.0] * 8 + [0.0] * 4, np.float32)
+    found = np.asarray(distill.sinkhorn(jnp.asarray(logits), 0.5, jnp.asarray(weights)))
+    alone = np.asarray(distill.sinkhorn(jnp.asarray(logits[:8]), 0.5, jnp.ones(8)))
+    np.testing.assert_allclose(found[:8], alone, rtol=1e-4)
+    np.testing.assert_array_equal(found[8:], 0)
+    np.testing.assert_allclose(alone.sum(1), 1, rtol=1e-5)
+    q = np.exp(logits[:8].astype(np.float64) / 0.5)
+    for _ in range(3):
+        q = q / q.sum(0) / 4
+        q = q / q.sum(1, keepdims=True) / 8
+    np.testing.assert_allclose(alone, q * 8, rtol=1e-4)
+    sharp = np.asarray(distill.sinkhorn(20 * jnp.tile(jnp.eye(4), (2, 1)), 0.5, jnp.ones(8)))
+    np.testing.assert_allclose(sharp, np.tile(np.eye(4), (2, 1)), atol=1e-5)
+
+
+def test_dino_and_ibot_equal_a_loop_over_pairs_and_hidden_patches():
+    targets = np.asarray(jax.nn.softmax(normal(5, 2, 7)))
+    log_p = np.asarray(jax.nn.log_softmax(normal(5, 4, 7, seed=1)))
+    pairs = [-(targets[b, i] * log_p[b, j]).sum()
+             for b in range(5) for i in range(2) for j in range(4) if i != j]
+    np.testing.assert_allclose(distill.dino_loss(targets, log_p), np.mean(pairs), rtol=1e-5)
+    mask = np.random.default_rng(2).random((2, 4)) < 0.5
+    mask[:, 0] = True
+    t, p = np.asarray(jax.nn.softmax(normal(2, 4, 7))), np.asarray(jax.nn.log_softmax(normal(2, 4, 7)))
+    each = [np.mean([-(t[b, n] * p[b, n]).sum() for n in np.flatnonzero(mask[b])]) for b in range(2)]
+    np.testing.assert_allclose(distill.ibot_loss(t, p, mask), np.mean(each), rtol=1e-5)
+
+
+def test_koleo_is_minus_the_log_distance_to_the_nearest():
+    square = jnp.array([[3.0, 0], [0, 2], [-1, 0], [0, -5]])  # on the unit circle: √2 apart
+    np.testing.assert_allclose(distill.koleo_loss(square), -np.log(2) / 2, rtol=1e-5)
+    x = normal(9, 5)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    nearest = [min(np.linalg.norm(a - b) for j, b in enumerate(unit) if j != i)
+               for i, a in enumerate(unit)]
+    np.testing.assert_allclose(distill.koleo_loss(jnp.asarray(x)), -np.log(nearest).mean(), rtol=1e-4)
+
+
+def test_losses_equal_pytorch():
+    torch = pytest.importorskip('torch')
+    x, logits = normal(16, 6), normal(16, 8)
+    t = torch.nn.functional.normalize(torch.tensor(x), dim=-1)
+    dots = t @ t.T
+    dots.fill_diagonal_(-1)
+    nearest = dots.max(1).indices
+    koleo = -torch.log(torch.nn.PairwiseDistance(2, eps=1e-8)(t, t[nearest]) + 1e-8).mean()
+    np.testing.assert_allclose(distill.koleo_loss(jnp.asarray(x)), koleo.numpy(), rtol=1e-5)
+    q = torch.exp(torch.tensor(logits) / 0.1).T
+    q /= q.sum()
+    for _ in range(3):
+        q /= q.sum(1, keepdim=True) * 8
+        q /= q.sum(0, keepdim=True) * 16
+    found = distill.sinkhorn(jnp.asarray(logits), 0.1, jnp.ones(16))
+    np.testing.assert_allclose(found, (q * 16).T.numpy(), rtol=1e-3, atol=1e-6)
+    head = PrototypeHead(12, 5, 9, jnp.float32)
+    params = jax.tree.map(lambda a: a + 0.3 * normal(*a.shape),
+                          head.init(KEY, jnp.zeros((1, 6)))['params'])
+    h = torch.tensor(x)
+    for name in ('fc1', 'fc2', 'fc3'):
+        layer = {k: torch.tensor(np.asarray(v)) for k, v in params[name].items()}
+        h = h @ layer['kernel'] + layer['bias']
+        h = torch.nn.functional.gelu(h) if name != 'fc3' else h
+    last = torch.nn.functional.normalize(torch.tensor(np.asarray(params['last'])), dim=0)
+    expected = torch.nn.functional.normalize(h, dim=-1) @ last
+    np.testing.assert_allclose(head.apply({'params': params}, x), expected.numpy(), atol=1e-5)
+
+
+def test_collapse_shows():
+    same, spread = np.ones((32, 8), np.float32), normal(32, 8)
+    assert float(distill.feature_std(same)) < 1e-3 and float(distill.feature_std(spread)) > 0.8
+    one = jnp.tile(jnp.eye(4)[0], (6, 2, 1))
+    found = distill.collapse(one, one, jnp.asarray(same))
+    assert max(float(value) for value in found.values()) < 1e-3
+    all_alike = jnp.full((6, 2, 4), 0.25)
+    assert float(distill.collapse(all_alike, all_alike, spread)['teacher_entropy']) > 0.999
+
+
+def test_a_resize_of_the_whole_axis_is_the_identity_and_halving_averages():
+    whole = resize_rows(jnp.zeros(()), jnp.ones(()), 8, 8, jnp.ones(()))
+    np.testing.assert_allclose(whole, np.eye(8), atol=1e-6)
+    half = resize_rows(jnp.zeros(()), jnp.ones(()), 8, 4, jnp.ones(()))
+    np.testing.assert_allclose(half @ np.arange(8.0)[:, None], [[0.71428573], [2.5], [4.5], [6.285714]],
+                               rtol=1e-5)
+    part = resize_rows(jnp.array(0.25), jnp.array(0.5), 8, 4, jnp.ones(()))
+    np.testing.assert_allclose(part @ np.arange(8.0), [2, 3, 4, 5], rtol=1e-5)
+
+
+def test_crops_differ_and_masks_have_their_share():
+    images = jnp.asarray(normal(3, 16, 16, 1))
+    crops = random_crops(KEY, images, count=4, size=8, scale=(0.1, 0.5), jitter=0.2, blur=1.0)
+    assert crops.shape == (3, 4, 8, 8, 1)
+    flat = np.asarray(crops).reshape(12, -1)
+    assert np.linalg.norm(flat[:, None] - flat, axis=-1)[~np.eye(12, dtype=bool)].min() > 0.1
+    plain = random_crops(KEY, jnp.ones((3, 16, 16, 1)), count=4, size=8, scale=(0.1, 0.5),
+                         jitter=0.0, blur=1.0)
+    np.testing.assert_allclose(plain, 1, rtol=1e-5)
+    mask = np.asarray(block_masks(KEY, 64, (6, 6), (0.1, 0.5)))
+    hidden = mask.sum(1)
+    assert hidden.min() >= 3 and hidden.max() <= 18 and len(set(hidden)) > 5
+    neighbours = (mask.reshape(64, 6, 6)[:, ::2] & mask.reshape(64, 6, 6)[:, 1::2]).sum()
+    assert neighbours > 0.35 * mask.sum()  # whole blocks; singles would give 0.15
+
+
+def test_the_teacher_is_the_ema_gets_no_gradient_and_prototypes_stand_still_at_first():
+    vit = ViT(width=16, depth=1, heads=2, patch=4, grid=(2, 2), layer_scale=1.0)
+    objective = Distill(
+        vit, PrototypeHead(8, 4, 6, jnp.float32),
+        Views(8, 4, 2, (0.3, 1.0), (0.1, 0.3), 0.1, 0.5),
+        0.1, (0.04, 0.07), 10, 5, (0.3, 0.5), 1.0, 0.1)
+    params = objective.init(KEY, jnp.zeros((1, 12, 12, 1)))
+    batch = {'image': np.random.default_rng(0).integers(0, 256, (8, 12, 12, 1), np.uint8)}
+
+    def gradients(step):
+        def total(student, teacher):
+            return objective(student, {'teacher': teacher, 'step': step}, batch, KEY)[0]
+
+        return jax.grad(total, (0, 1))(params, params)
+
+    student, teacher = jax.jit(gradients)(jnp.int32(0))
+    assert all(float(jnp.abs(g).max()) == 0 for g in jax.tree.leaves(teacher))
+    assert float(jnp.abs(student['dino']['last']).max()) == 0
+    assert float(jnp.abs(student['ibot']['fc1']['kernel']).max()) > 0
+    assert float(jnp.abs(student['backbone']['mask_token']).max()) > 0
+
+
+    step = make_train_step(objective, optax.sgd(0.1), ema_decay=lambda n: 0.75, accumulate=1,
+                           reads=distill.reads)
+    state = create_state(params, optax.sgd(0.1))
+    after, scalars = jax.jit(step)(state, {}, batch, KEY)
+    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, params, after.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.ema, expected)
+    assert {'teacher_entropy', 'feature_std', 'prototype_use', 'koleo'} <= scalars.keys()
