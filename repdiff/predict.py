@@ -19,7 +19,7 @@ import numpy as np
 
 from repdiff import config as configs
 from repdiff import finished, sharding
-from repdiff.data import deidentify, incoming, workers
+from repdiff.data import arrange, deidentify, incoming, workers
 from repdiff.data.work import Record
 from repdiff.data.png import decode_png
 from repdiff.data.settings import DataSettings
@@ -80,6 +80,8 @@ def main(argv: Sequence[str]) -> int:
 def _settings(row: FinishedRow, window: str) -> DataSettings:
     """How the run's images were prepared, as the data room takes it."""
     data, about = configs.base().data.to_dict(), row.preparation
+    for name in arrange.KEYS:
+        del data[name]
     same = ('image_size', 'channels', 'window', 'head_mask', 'crop')
     data |= {name: about[name] for name in same} | ({'window': window} if window else {})
     return DataSettings(**data | {'simulated': None, 'source': '/'}, name=about['name'], files=(),

@@ -93,7 +93,7 @@ def test_a_chip_is_too_small_when_the_bytes_do_not_fit():
 
 @pytest.mark.parametrize(('options', 'words'), [
     (['--utilisation=40'], '--utilisation=40.0 is no share'),
-    (['--utilisation=0.4', '--row=vit'], "no recipe 'vit'"),
+    (['--utilisation=0.4', '--row=gan'], "no recipe 'gan'"),
     (['--config.modle.width=3'], "unknown config key 'config.modle.width'"),
 ])
 def test_bad_options_are_one_sentence(options, words, monkeypatch, capsys):

@@ -19,6 +19,8 @@ from repdiff.data import records, splits
 from repdiff.data.slices import SPLITS
 from repdiff.errors import UserError
 
+KEYS = ('pretrain_on', 'keep')  # of config.data: what is made of a data set once it is prepared
+
 Place = tuple[int, str, int]  # number of the data set, its split, the record in it
 
 

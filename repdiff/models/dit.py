@@ -105,7 +105,8 @@ class DiT(nn.Module):
                 condition = jnp.full(c.shape[0], self.classes)
             elif drop is not None:
                 condition = jnp.where(drop, self.classes, condition)
-            embedded = gathered(table.embedding, ('label_embed', 'embedding'))[condition]
+            whole = jnp.asarray(gathered(table.embedding, ('label_embed', 'embedding')))
+            embedded = whole[condition]
             return c + split_batch(embedded.astype(self.dtype))
         if self.conditioning == 'representation' and self.representation == 'pooled':
             null = self.param('null', _zeros, (self.width,)).astype(self.dtype)
