@@ -15,8 +15,8 @@ from repdiff import (
     sharding,
 )
 from repdiff.card import Card
-from repdiff.data import arrange, phantom, pipeline, records, sources
-from repdiff.data.arrange import Arranged, Arrangement, arrange
+from repdiff.data import phantom, pipeline, records, sources
+from repdiff.data.arrange import KEYS, Arranged, Arrangement, arrange
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.errors import UserError
 from repdiff.eval import floors
@@ -227,7 +227,7 @@ def settings(config: ConfigDict, source: str) -> DataSettings:
     if source != data['source']:
         data |= {'source': source, 'labels': '', 'split_column': '', 'pretrain_facilities': (),
                  'downstream_facilities': ()}
-    for name in arrange.KEYS:
+    for name in KEYS:
         del data[name]
     simulated = phantom.Settings(
         image_size=data['image_size'], seed=config.seed, **data.pop('simulated')
