@@ -77,7 +77,7 @@ PAPER_COMPARE = PAPER | {
 }
 
 XL = PAPER | {
-    'model': PAPER['model'] | SIZES['XL'] | {'remat': True},
+    'model': PAPER['model'] | SIZES['XL'] | {'remat': 'full'},
     'pretrain': PAPER['pretrain'] | {'steps': 4000, 'batch': 256, 'checkpoint_every': 500},
     'tune': PAPER['tune'] | {'steps': 560, 'batch': 256, 'checkpoint_every': 56},
     'mesh': {'fsdp': 8},
@@ -88,7 +88,7 @@ PUBLISHED = {
     # Cached latents can be mirrored, not moved or brightened.
     'augmentation': {'shift': 0, 'rotate': 0.0, 'zoom': 0.0, 'brightness': 0.0},
     'latents': {'kind': 'sd_vae'},
-    'model': {**SIZES['XL'], 'patch': 2, 'dtype': 'bfloat16', 'unroll': False, 'remat': True},
+    'model': {**SIZES['XL'], 'patch': 2, 'dtype': 'bfloat16', 'unroll': False, 'remat': 'full'},
     'encoder': {'kind': 'dinov2_frozen'},
     'pretrain': {'steps': 20000, 'batch': 32, 'learning_rate': 1e-4, 'ema_decay': 0.999,
                  'checkpoint_every': 2000},

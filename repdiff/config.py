@@ -92,7 +92,9 @@ def base() -> ConfigDict:
         patch=1,  # latent positions of a side in one token; 2 in the paper
         dtype='float32',  # compute dtype; parameters and losses are always float32
         unroll=True,  # repeat blocks in the program (faster on CPU) or compile one block
-        remat=False,  # recompute activations in the backward pass to save memory
+        # What of a block the backward pass computes again: 'none', 'dots' (all but the products with
+        # weights: less memory traffic, faster on a GPU) or 'full' (least memory).
+        remat='none',
     ))
     config.encoder = ConfigDict(dict(
         # 'joint': a ViT trained together with the denoiser on z0, as in the paper. On pixels, from

@@ -68,7 +68,7 @@ def _phase(config: ConfigDict, name: str, classes: int, mesh: Mesh) -> dict[str,
     phase = abstract.phase(config, name, classes)
     compiled = phase.compile(mesh)
     plain = config.copy_and_resolve_references().unlock()
-    plain.model.remat = False
+    plain.model.remat = 'none'
     return {
         'steps': section.steps, 'batch': section.batch, 'images': section.steps * section.batch,
         'parameters': {
@@ -159,7 +159,7 @@ def tables(found: dict[str, Any]) -> str:
     mesh = ' × '.join(f'{axis} {size}' for axis, size in found['mesh'].items())
     lines = [
         f'{found["name"]}, row {found["row"]}: {found["devices"]} devices ({mesh}), '
-        f'{found["dtype"]}{", remat" if found["remat"] else ""}, {found["classes"]} classes', '',
+        f'{found["dtype"]}{", remat " + found["remat"] if found["remat"] != "none" else ""}, {found["classes"]} classes', '',
         *_grid(['', *found['phases']], _phase_rows(found['phases'])), '',
         'The last three lines of bytes are of the program that XLA compiled for pretended CPUs.',
         'It has no fused attention and holds some of bfloat16 in float32; other chips will differ.',

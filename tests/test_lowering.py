@@ -14,7 +14,7 @@ def config_of(size: str):
     config.update({
         'data': {'image_size': 256},
         'latents': {'kind': 'haar'},
-        'model': {**SIZES[size], 'patch': 2, 'dtype': 'bfloat16', 'unroll': False, 'remat': True},
+        'model': {**SIZES[size], 'patch': 2, 'dtype': 'bfloat16', 'unroll': False, 'remat': 'full'},
         'representation': {'kind': 'tokens'},
         'classify': {'batch': 16},
     })

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from repdiff.benchmark import steps
 from repdiff.errors import UserError
 from repdiff.models.dit import SIZES
+from repdiff.models.layers import REMAT
 from repdiff.sharding import make_mesh
 
 COLUMNS = ('size', 'step', 'images/s', 'TFLOP/s', 'MFU', 'PyTorch images/s', 'PyTorch MFU', 'ratio')
@@ -29,6 +30,9 @@ def options(add) -> None:
     add('--image-size', type=int, default=256, help='pixels; a token is 16 of a side (%(default)s)')
     add('--batch', type=int, default=64, help='images a step over all devices (%(default)s)')
     add('--dtype', choices=('bfloat16', 'float32'), default='bfloat16', help='(%(default)s)')
+    add('--remat', choices=tuple(REMAT), default='dots',
+        help='what of a block the backward pass computes again (%(default)s)')
+    add('--unroll', action='store_true', help='repeat the blocks in the program')
     add('--torch', choices=('compiled', 'eager', 'none'), default='compiled',
         help='PyTorch beside ours (%(default)s)')
     add('--repeats', type=int, default=5, help='turns of each side (%(default)s)')
@@ -59,9 +63,10 @@ def run(given: argparse.Namespace) -> None:
 
 
 def config_of(given: argparse.Namespace, size: str, case: str) -> ConfigDict:
-    """A config of the size, as accelerators run it: one block compiled, nothing recomputed."""
+    """A config of the size, with blocks as the options have them."""
     config = steps.config_of(
-        case, given.batch, **SIZES[size], patch=2, dtype=given.dtype, unroll=False)
+        case, given.batch, **SIZES[size], patch=2, dtype=given.dtype, unroll=given.unroll,
+        remat=given.remat)
     with config.unlocked():
         config.update(LATENTS | {
             'tune': {'batch': given.batch}, 'mesh': {'data': -1},
@@ -76,14 +81,16 @@ def line(given: argparse.Namespace, size: str, what: str, case: str) -> str:
     from repdiff import abstract
 
     config = config_of(given, size, case)
+    plain = config.copy_and_resolve_references().unlock()
+    plain.model.remat = 'none'  # what is computed again is no progress
     z_shape = abstract.latent_shape(config)
     objective = steps.make_objective(config, case, z_shape)
     if what == 'score':
         mesh, ours = make_mesh(-1, 1, 1), steps.our_score_step
-        flops = abstract.scorer(config, mesh, steps.CLASSES).flops()
+        flops = abstract.scorer(plain, mesh, steps.CLASSES).flops()
     else:
         name = 'tune' if 'tune' in steps.CASES[case] else 'pretrain'
-        flops, ours = abstract.phase(config, name, steps.CLASSES).flops(), steps.our_train_step
+        flops, ours = abstract.phase(plain, name, steps.CLASSES).flops(), steps.our_train_step
     product, product_flops = matrix_product(given.dtype)
     sides = {'ceiling': product, 'ours': ours(config, objective, z_shape)}
     if how := _torch(given):

@@ -61,7 +61,7 @@ class DiT(nn.Module):
     base_grid: int | None = None
     dtype: Any = jnp.float32
     unroll: bool = False
-    remat: bool = False
+    remat: str = 'none'
 
     @nn.compact
     def __call__(

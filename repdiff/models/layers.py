@@ -6,11 +6,20 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import Initializer
 
+from repdiff.errors import UserError
 from repdiff.sharding import gathered, split_batch
 
 NORM_EPS = 1e-6  # DINOv2's and DiT's
+
+# What the forward pass keeps of a block: everything, the matrix products with weights, nothing.
+REMAT = {
+    'none': None,
+    'dots': jax.checkpoint_policies.save_only_these_names('dot'),
+    'full': jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class Dense(nn.Module):
@@ -36,7 +45,7 @@ def dense(
     `path` is the kernel's place among the parameters, which says how devices share it.
     """
     rows = split_batch(x).reshape(-1, x.shape[-1])  # (B*N, Din)
-    product = _product(rows, kernel, path) + bias
+    product = checkpoint_name(_product(rows, kernel, path) + bias, 'dot')
     return split_batch(product.reshape(*x.shape[:-1], kernel.shape[-1]))
 
 
@@ -246,14 +255,17 @@ def _flat_init(init: Initializer, key: jax.Array, shape: tuple[int, ...]) -> jax
     return init(key, (patch * patch * channels, features)).reshape(shape)
 
 
-def stack(block: type[nn.Module], depth: int, unroll: bool, remat: bool) -> type[nn.Module]:
+def stack(block: type[nn.Module], depth: int, unroll: bool, remat: str) -> type[nn.Module]:
     """`depth` blocks `(x, *shared) -> (x, y)` in one `nn.scan`: parameters get a leading L axis.
 
     `unroll` repeats the block in the program (faster on a CPU), otherwise it is compiled once;
-    `remat` recomputes a block's activations in the backward pass.
+    `remat` is what of a block the backward pass computes again, a key of `REMAT`. Raises UserError
+    on another.
     """
-    if remat:
-        block = nn.remat(block, prevent_cse=unroll)
+    if remat not in REMAT:
+        raise UserError(f'config.model.remat is {remat!r}; choose from {", ".join(REMAT)}.')
+    if remat != 'none':
+        block = nn.remat(block, prevent_cse=unroll, policy=REMAT[remat])
     return nn.scan(
         block,
         variable_axes={'params': 0, 'intermediates': 0},

@@ -50,7 +50,7 @@ class ViT(nn.Module):
     offset: float = 0.0
     dtype: Any = jnp.float32
     unroll: bool = False
-    remat: bool = False
+    remat: str = 'none'
 
     @nn.compact
     def __call__(
