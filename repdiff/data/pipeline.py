@@ -4,7 +4,9 @@ Everything an example goes through depends on (seed, global position) alone, so 
 state is one position, and the global order is the same for any number of hosts.
 """
 
+import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -123,27 +125,38 @@ class Augmentation:
             zoom = (1 + self.zoom) ** rng.uniform(-1, 1)
             image = _moved(image, move, angle, zoom)
         if self.brightness:
-            brighter = image + np.rint(rng.uniform(-self.brightness, self.brightness))
-            image = np.clip(brighter, 0, 255).astype(np.uint8)
+            more = round(rng.uniform(-self.brightness, self.brightness))
+            image = np.clip(image.astype(np.int16) + more, 0, 255).astype(np.uint8)
         return {**example, 'image': image}
 
 
 def _moved(image: np.ndarray, move: np.ndarray, angle: float, zoom: float) -> np.ndarray:
-    """A uint8 image (H, W, C) turned by `angle`, scaled by `zoom`, then moved: (rows, columns)."""
+    """A uint8 image (H, W, C) turned by `angle`, scaled by `zoom`, then moved: (rows, columns).
+
+    Plain numbers, not arrays of two: at 64 pixels those would take longer than the resampling.
+    """
     height, width, channels = image.shape
-    centre = np.array([width - 1, height - 1]) / 2
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / zoom
-    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
-    seen = (corners - centre - move[::-1]) @ turn.T + centre  # (x, y) that each corner shows
-    border = 1 + int(np.ceil(max(0, -seen.min(), *(seen.max(0) - 2 * centre))))
-    padded = np.pad(image, ((border, border), (border, border), (0, 0)), mode='edge')
+    cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+    x, y, down, right = (width - 1) / 2, (height - 1) / 2, *move.tolist()
+    # Pixel (u, v) shows what lies at (x, y) + turn (u - x - right, v - y - down).
+    to_x, to_y = cos * right + sin * down, cos * down - sin * right
+    beyond = max(0.0, abs(to_x) + abs(cos) * x + abs(sin) * y - x,
+                 abs(to_y) + abs(sin) * x + abs(cos) * y - y)
+    border = 1 + math.ceil(beyond)
+    padded = image.take(_repeated(height, border), 0).take(_repeated(width, border), 1)
     # PIL maps pixel centres, at one half; ours are at whole numbers.
-    offset = centre + border + 0.5 - turn @ (centre + move[::-1] + 0.5)
-    (a, b), (d, e) = turn
+    across = x + border + 0.5 - cos * (x + 0.5) - sin * (y + 0.5) - to_x
+    along = y + border + 0.5 + sin * (x + 0.5) - cos * (y + 0.5) - to_y
     made = Image.fromarray(padded[..., 0] if channels == 1 else padded).transform(
-        (width, height), Image.Transform.AFFINE, (a, b, offset[0], d, e, offset[1]),
+        (width, height), Image.Transform.AFFINE, (cos, sin, across, -sin, cos, along),
         Image.Resampling.BILINEAR)
     return np.asarray(made).reshape(image.shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _repeated(size: int, border: int) -> np.ndarray:
+    """The indices of an axis whose ends are repeated `border` times."""
+    return np.clip(np.arange(-border, size + border), 0, size - 1)
 
 
 def _balanced(source: Examples, seed: int) -> grain.MapDataset:
