@@ -146,7 +146,7 @@ def base() -> ConfigDict:
     config.pretrain = ConfigDict(dict(
         row='',  # another row whose pre-training is this one's, too; '' pre-trains anew
         condition='representation',  # or 'none': unconditional
-        steps=1400,  # 0 skips pre-training: tuning starts from random weights
+        steps=1200,  # 0 skips pre-training: tuning starts from random weights
         batch=64,  # images
         learning_rate=6e-3,  # small networks and few steps: high, below 1.2e-2 where AUROC falls
         warmup_steps=100,
@@ -158,13 +158,13 @@ def base() -> ConfigDict:
         switch='null',  # 'null' keeps the function with r dropped; 'paper' drops r at once
         label_start='class_means',  # or 'null' or 'random': where label embeddings start
         shots=0,  # labelled images of each class that class_means averages; 0: all
-        steps=800,  # 0 classifies with the start: each class's mean r is its condition
+        steps=700,  # 0 classifies with the start: each class's mean r is its condition
         batch=64,
         learning_rate=3e-3,
         warmup_steps=50,
         decay='cosine',
         ema_decay=0.99,
-        checkpoint_every=200,  # steps; the checkpoint with the best validation AUROC is used
+        checkpoint_every=175,  # steps; the checkpoint with the best validation AUROC is used
         balanced=True,  # each class equally often; 16 % of slices are positive
         t_range=(0, 100),  # steps trained on, half open: where the classes of a small image differ
         paired_weight=1.0,  # our paired term, not in the paper; 0 is off

@@ -137,10 +137,32 @@ def test_unrolled_and_rematerialised_equal_the_scan():
         return jax.jit(jax.value_and_grad(
             lambda p: jnp.square(model.apply(p, Z_T, T, r)).mean()))(params)
 
-    scanned, unrolled = loss_and_gradient(), loss_and_gradient(unroll=True, remat=True)
+    scanned = loss_and_gradient()
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(scanned))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * scale), unrolled, scanned)
+    for more in ({'unroll': True, 'remat': 'full'}, {'remat': 'dots'}):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * scale),
+                     loss_and_gradient(**more), scanned)
+
+
+def test_remat_repeats_what_it_does_not_keep():
+    fields, r = KINDS['tokens']
+    _, params, _, _ = make('tokens')
+
+    def flops(remat):
+        model = DiT(**FIELDS, **fields, remat=remat)
+        return matmul_flops(jax.make_jaxpr(jax.grad(
+            lambda p: jnp.square(model.apply(p, Z_T, T, r)).mean()))(params))
+
+    forward = matmul_flops(jax.make_jaxpr(
+        lambda p: DiT(**FIELDS, **fields).apply(p, Z_T, T, r))(params))
+    # Attention alone has products without weights; 'full' repeats nearly the whole forward pass.
+    assert flops('none') < flops('dots') < flops('none') + 0.3 * forward
+    assert flops('none') + 0.7 * forward < flops('full')
+
+
+def test_unknown_remat_is_refused():
+    with pytest.raises(UserError, match="config.model.remat is 'some'; choose from none, dots"):
+        DiT(**FIELDS, remat='some').init(jax.random.key(0), Z_T, T)
 
 
 def test_starts_by_predicting_zero():

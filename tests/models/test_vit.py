@@ -63,7 +63,7 @@ def test_unrolled_and_rematerialised_equal_the_scan():
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-        loss_and_gradient(unroll=True, remat=True), loss_and_gradient())
+        loss_and_gradient(unroll=True, remat='full'), loss_and_gradient())
 
 
 def test_layers_out_are_the_outputs_of_those_blocks():
