@@ -51,7 +51,7 @@ PAPER = {
     'data': {'image_size': 256, 'simulated': {'valid': 178, 'test': 179}},
     'latents': {'kind': 'haar', 'patch': 8},
     'model': {'width': 768, 'depth': 12, 'heads': 12, 'patch': 2, 'dtype': 'bfloat16',
-              'unroll': False},
+              'unroll': False, 'remat': 'dots'},
     'pretrain': {'steps': 64500, 'batch': 16, 'learning_rate': 1e-4, 'warmup_steps': 0,
                  'decay': 'constant', 'ema_decay': 0.9999, 'checkpoint_every': 5000},
     'tune': {'steps': 8900, 'batch': 16, 'learning_rate': 1e-4, 'warmup_steps': 0,

@@ -14,6 +14,8 @@ from plain_transformer import (
     silu,
 )
 
+from repdiff.compile import matmul_flops
+from repdiff.errors import UserError
 from repdiff.models.dit import SIZES, DiT, position_table
 
 RNG = np.random.default_rng(0)
