@@ -31,7 +31,9 @@ def _fractions(text: str) -> dict[str, float]:
 def parser() -> argparse.ArgumentParser:
     """The options; what is not given is as in the base config."""
     data = config.base().data
-    made = Parser(prog='python -m repdiff.prepare', description=__doc__, allow_abbrev=False)
+    made = Parser(prog='python -m repdiff.prepare', description=__doc__, allow_abbrev=False,
+                  epilog='Text burned in over the head is neither seen nor removed: look at the '
+                         'contact sheets of prepare.html before you share a data set.')
     add = made.add_argument
     add('--source', nargs='+', required=True, metavar='PATH',
         help='a directory or files: DICOM, NIfTI, NumPy, PNG, JPEG, TIFF; or tfds:NAME')
