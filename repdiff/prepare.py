@@ -71,10 +71,11 @@ def parser() -> argparse.ArgumentParser:
     add('--mapping', type=Path, metavar='FILE',
         help='write a private table of what the hidden names stand for, also those of an error; '
         'keep it to yourself')
-    add('--preview', action='store_true', help='show slices before and after in prepare.html')
+    add('--preview', action='store_true', help='show slices before and after in '
+        'prepare.html; those before have their burned-in text, names too')
     add('--strict', action='store_true',
         help='make the first file or slice that cannot be used an error, but for files of another '
-        'kind, such as a README')
+        'kind, such as a README, and hidden ones')
     add('--processes', type=int, default=workers.cores(), help='that read at once (%(default)s)')
     return made
 

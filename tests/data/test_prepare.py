@@ -224,6 +224,7 @@ def test_the_page_tells_it_all(tmp_path, source):
     page = (tmp_path / 'out' / 'prepare.html').read_text()
     assert page.count('<img src="data:image/png;base64,') == 1 + 6  # pairs, 3 splits x 2 classes
     assert 'is not a readable picture' in page and '12 patients' in page
+    assert 'in at most 200 stored pictures a\nclass' in page
     assert '://' not in page and 'Secret' not in page
 
 
