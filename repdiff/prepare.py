@@ -31,7 +31,9 @@ def _fractions(text: str) -> dict[str, float]:
 def parser() -> argparse.ArgumentParser:
     """The options; what is not given is as in the base config."""
     data = config.base().data
-    made = Parser(prog='python -m repdiff.prepare', description=__doc__, allow_abbrev=False)
+    made = Parser(prog='python -m repdiff.prepare', description=__doc__, allow_abbrev=False,
+                  epilog='Text burned in over the head is neither seen nor removed: look at the '
+                         'contact sheets of prepare.html before you share a data set.')
     add = made.add_argument
     add('--source', nargs='+', required=True, metavar='PATH',
         help='a directory or files: DICOM, NIfTI, NumPy, PNG, JPEG, TIFF; or tfds:NAME')
@@ -69,10 +71,11 @@ def parser() -> argparse.ArgumentParser:
     add('--mapping', type=Path, metavar='FILE',
         help='write a private table of what the hidden names stand for, also those of an error; '
         'keep it to yourself')
-    add('--preview', action='store_true', help='show slices before and after in prepare.html')
+    add('--preview', action='store_true', help='show slices before and after in '
+        'prepare.html; those before have their burned-in text, names too')
     add('--strict', action='store_true',
         help='make the first file or slice that cannot be used an error, but for files of another '
-        'kind, such as a README')
+        'kind, such as a README, and hidden ones')
     add('--processes', type=int, default=workers.cores(), help='that read at once (%(default)s)')
     return made
 

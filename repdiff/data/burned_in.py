@@ -1,8 +1,9 @@
 """Signs of text burned into a slice: rows of glyphs beside the head.
 
 No detector of text is sure; this one is to make people look. It sees rows of at least four bright
-glyphs on a dark ground, as scanners and viewers write names into the corners. It does not see text
-over the head or a head-rest, dark or slanted text, or glyphs below five pixels.
+glyphs on a dark ground, as scanners and viewers write names into the corners. It does not see, and
+nothing removes, text over the head; nor does it see text over a head-rest, dark or slanted text, or
+glyphs below five pixels.
 """
 
 import numpy as np

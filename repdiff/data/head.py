@@ -87,9 +87,9 @@ def _fill(tissue: np.ndarray, gap: int) -> np.ndarray:
 def _beside(tissue: np.ndarray, hard: np.ndarray) -> np.ndarray:
     """Hard parts beside a closed skull and what surrounds them, but for the skin that they touch.
 
-    The largest bulk, thick bones and, before its middle, all bones that are not small are the head;
-    what else is hard outside their hull is beside. Where bone does not enclose most of that hull,
-    as in a face or a neck, nothing is known to be beside.
+    The largest bulk, thick bones and all bones before its middle that are neither small nor beside
+    it are the head; what else is hard outside their hull is beside. Where bone does not enclose
+    most of that hull, as in a face or a neck, nothing is known to be beside.
     """
     nothing = np.zeros_like(tissue)
     bulk = ndimage.grey_opening(tissue.astype(np.uint8), size=(_BULK, _BULK)) > 0
@@ -105,7 +105,8 @@ def _beside(tissue: np.ndarray, hard: np.ndarray) -> np.ndarray:
     down, across = ndimage.find_objects(head.astype(np.uint8))[0]
     y, x = np.transpose(ndimage.center_of_mass(closed, parts, numbers))
     large = np.bincount(parts.ravel())[1:] >= _SMALL_BONE
-    own = np.isin(numbers, parts[thick]) | large & (y < (down.start + down.stop) / 2)
+    within = (across.start <= x) & (x < across.stop)  # a thumb's bone is beside, and may be large
+    own = np.isin(numbers, parts[thick]) | large & within & (y < (down.start + down.stop) / 2)
     hull = _hull(head | np.isin(parts, numbers[own]), _SCALP)
     if closed[hull].mean() < _ENCLOSED:
         return nothing

@@ -36,10 +36,13 @@ def find(settings: DataSettings) -> tuple[list[Path], list[Skipped]]:
     paths, missing = [], []
     for name in settings.files:
         try:
-            paths += jobs.files_of(dataclasses.replace(settings, files=(name,)))
+            files, passed = jobs.files_of(dataclasses.replace(settings, files=(name,)))
         except UserError:
             why = 'holds no files.' if os.path.isdir(name) else 'is neither a file nor a folder.'
-            missing.append(Skipped(jobs.below(name, jobs.root_of(settings.source)), why))
+            files, passed = [], [Skipped(name, why)]
+        paths += files
+        missing += [dataclasses.replace(item, source=jobs.below(
+            item.source, jobs.root_of(settings.source))) for item in passed]
     return list(dict.fromkeys(paths)), missing
 
 

@@ -37,27 +37,53 @@ def root_of(source: str) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def files_of(settings: DataSettings) -> list[Path]:
-    """All files of a source on disk, sorted, without hidden ones and the label file.
+def files_of(settings: DataSettings) -> tuple[list[Path], list[Skipped]]:
+    """All files of a source on disk, sorted, without the label file; and what is passed over.
+
+    Passed over are hidden files and directories, links to directories, which could lead in circles,
+    and what is no file or cannot be listed.
 
     Raises: UserError where there is no such file or directory, or it holds none.
     """
     source, table = Path(settings.source).expanduser().absolute(), settings.labels_path()
     given = [Path(name).expanduser().absolute() for name in settings.files] or [source]
-    found: list[Path] = []
+    found: set[Path] = set()
+    passed: list[Skipped] = []
     for path in given:
         if path.is_dir():
-            found += [each for each in path.rglob('*') if each.is_file() and not any(
-                part.startswith('.') for part in each.relative_to(path).parts)]
+            found.update(_walk(path, passed))
         elif path.is_file():
-            found.append(path)
+            found.add(path)
         else:
             raise UserError(f'source {str(path)!r} is neither a file nor a directory.')
     hidden = table.resolve() if table else None
-    found = sorted({path for path in found if path.resolve() != hidden})
-    if not found:
+    files = sorted(path for path in found if path.resolve() != hidden)
+    if not files:
         raise UserError(f'source {settings.source!r} holds no files.')
-    return found
+    return files, passed
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file or directory is hidden, as those that systems keep for themselves are."""
+    return os.path.basename(path).startswith('.')
+
+
+def _walk(top: Path, passed: list[Skipped]) -> Iterator[Path]:
+    """The files below a directory; what else is there is added to `passed`."""
+    def refused(error: OSError) -> None:
+        passed.append(Skipped(str(error.filename), f'cannot be listed: {error.strerror}.'))
+
+    for place, folders, files in os.walk(top, onerror=refused):
+        for path in (os.path.join(place, name) for name in sorted(folders + files)):
+            if is_hidden(path):
+                passed.append(Skipped(path, 'is hidden: its name begins with a dot.'))
+            elif os.path.isfile(path):
+                yield Path(path)
+            elif not os.path.isdir(path):
+                passed.append(Skipped(path, 'is no file that can be read.'))
+            elif os.path.islink(path):
+                passed.append(Skipped(path, 'is a link to a directory; give that itself.'))
+        folders[:] = [name for name in folders if not is_hidden(name)]
 
 
 def simulated_jobs(settings: phantom.Settings) -> Iterator[Job]:

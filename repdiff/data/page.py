@@ -46,7 +46,7 @@ def render(spool: Spool, where: Sequence[str | None], info: Mapping[str, Any],
         loader=jinja2.PackageLoader('repdiff', 'data'), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template('page.html.j2').render(
-        info=info, sheets=sheets, histograms=histograms,
+        info=info, sheets=sheets, histograms=histograms, counted=_COUNTED,
         classes=[names[label + 1] for label in labels],
         splits=[_row(split, spool, [i for i, place in enumerate(where) if place == split], labels)
                 for split in used],

@@ -74,7 +74,7 @@ class _Preparation:
         self.of_files = jobs.is_files(settings)
         self.hasher = deidentify.Hasher(salt) if self.of_files and settings.deidentify else None
         self.root = jobs.root_of(settings.source)
-        self.paths = jobs.files_of(settings) if self.of_files else []
+        self.paths, self._passed = jobs.files_of(settings) if self.of_files else ([], [])
         self.table = tables.read(settings) if self.of_files else None
         self.context = Context(settings, self.table, self.hasher)
         self.team: Workers | None = None
@@ -96,17 +96,17 @@ class _Preparation:
             self.jobs = list(jobs.named_jobs(named.sizes(self.settings.source)))
             return
         tables.check(self.settings, self.table, self.paths)
+        for item in self._passed:
+            self._leave_out(item, not jobs.is_hidden(item.source))
         self.earlier = earlier.load(earlier_at, self.settings, self.hasher, self.table)
         unread = [path for path in self.paths if not self._reuse(path)]
         for each in jobs.file_jobs(unread, self.root, self._note, self.team):
             if isinstance(each, Job):
                 self.jobs.append(each)
                 continue
-            item, path = Skipped(jobs.below(each.source, self.root), each.reason), Path(each.source)
-            if path.suffix.lower() in _OF_DICOM or jobs.kind_of(path):
-                self._leave_out(item)
-            else:  # a file of another kind, such as a README, is no trouble
-                self.skipped.append(item)
+            # A file of another kind, such as a README, is no trouble.
+            path = Path(each.source)
+            self._leave_out(each, path.suffix.lower() in _OF_DICOM or bool(jobs.kind_of(path)))
 
     def _shown(self, source: str) -> str:
         return deidentify.hidden('file', source, self.hasher)
@@ -121,10 +121,11 @@ class _Preparation:
     def _note(self, source: str, remark: str) -> None:
         self.notes.append(Note(jobs.below(source, self.root), remark))
 
-    def _leave_out(self, item: Skipped) -> None:
-        """Lists a file, or a slice of one, that cannot be used; where strict, that is an error."""
+    def _leave_out(self, item: Skipped, trouble: bool = True) -> None:
+        """Lists a file, or a slice of one, that is not used; where strict, trouble is an error."""
+        item = dataclasses.replace(item, source=jobs.below(item.source, self.root))
         self.skipped.append(item)
-        if self.strict:
+        if self.strict and trouble:
             raise UserError(f'file {self._shown(item.source)!r} {deidentify.scrub(item.reason)}')
 
     def _add(self, record: Record) -> None:
@@ -155,8 +156,7 @@ class _Preparation:
                 elif isinstance(item, Note):
                     self.notes.append(item)
                 else:
-                    self._leave_out(dataclasses.replace(
-                        item, source=jobs.below(item.source, self.root)))
+                    self._leave_out(item)
             progress.update(job.size)
         if not self.spool.records:
             first = self.skipped[0] if self.skipped else None

@@ -13,7 +13,7 @@ TFDS = 'tfds:'
 # Of what the same settings make of the same source. Raise it with every change to the readers, the
 # head mask, windows, resizing or text of remarks that alters any record: cached data sets are then
 # made anew, and a re-run reads all files again instead of mixing slices of old code with new ones.
-FORMAT = 1
+FORMAT = 2  # 2: the head mask also removes hard parts beside a closed skull
 LABEL_COLUMNS = ('label', 'class', 'hematoma', 'hemorrhage')  # what label 'auto' looks for
 
 

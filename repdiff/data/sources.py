@@ -58,7 +58,7 @@ def cache_key(settings: DataSettings) -> str:
         table = settings.labels_path()
         if table is not None and table.is_file():
             digest.update(table.read_bytes())
-        for path in jobs.files_of(settings):
+        for path in jobs.files_of(settings)[0]:
             status = path.stat()
             digest.update(f'{path}\0{status.st_size}\0{status.st_mtime_ns}\n'.encode())
     return digest.hexdigest()

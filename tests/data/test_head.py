@@ -1,12 +1,15 @@
 """The head mask on made-up heads whose parts are known: all brain kept, all else around it gone."""
 
 import time
+import types
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from repdiff.data import head, windows
+from repdiff.data.render import render
+from repdiff.data.settings import FORMAT
 
 SIDE = 512
 Y, X = np.mgrid[:SIDE, :SIDE]
@@ -76,10 +79,12 @@ def test_a_face_joins_and_a_holding_hand_does_not():
     assert not kept[fingers].any()
 
 
-@pytest.mark.parametrize('unit', ['hu', 'grey'])
-def test_what_touches_a_closed_skull_goes_and_ears_and_nose_stay(unit):
-    """Fingers with their bones and a thin strip, joined to the skin; brain to the last pixel."""
-    scalp = unit == 'hu'  # a brain window shows no fat, so there the skull is the edge
+def held(unit):
+    """HU of a head that fingers and a thin strip touch, as (hu, parts by name).
+
+    A brain window shows no fat, so there the skull is the edge that they touch.
+    """
+    scalp = unit == 'hu'
     half, top, foot = (165, 52, 449) if scalp else (150, 70, 437)
     hu, inside, _ = made_up(centre=(250, 256), radius=(180, 150), scalp=scalp)
     hu[hu == 300] = -1000  # of what lies around: nothing
@@ -88,20 +93,38 @@ def test_what_touches_a_closed_skull_goes_and_ears_and_nose_stay(unit):
     nose = (np.abs(X - 256) < 12) & (np.abs(Y - top) < 8)
     hu[(ears | nose) & ~head_all] = 30
     flesh, bone = np.zeros_like(inside), np.zeros_like(inside)
-    for y, x in ((150, 241 - half), (192, 227 - half)):
+    for y, x, thick in ((150, 241 - half, 13), (192, 227 - half, 9)):  # a thumb and a finger
         flesh |= np.hypot(Y - y, X - x) < 24
-        bone |= np.hypot(Y - y, X - x) < 9
+        bone |= np.hypot(Y - y, X - x) < thick
     flesh |= (np.abs(Y - 192) < 4) & (X > 227 - half) & (X < 275 - half)  # a bridge to the skin
     strip = (np.abs(np.hypot(Y + 50, X - 256) - foot - 50) < 3) & (Y > 380)
     for region, value in ((flesh, 40), (bone, 400), (strip, 300)):
         hu[region & ~head_all & ~ears] = value
+    outside = ~head_all & ~ears & ~nose
+    return hu, {'inside': inside, 'ears': ears, 'nose': nose, 'bone': bone,
+                'flesh': flesh & outside, 'strip': strip & outside}
+
+
+@pytest.mark.parametrize('unit', ['hu', 'grey'])
+def test_what_touches_a_closed_skull_goes_and_ears_and_nose_stay(unit):
+    """Fingers with their bones and a thin strip, joined to the skin; brain to the last pixel."""
+    hu, part = held(unit)
     pixels = hu if unit == 'hu' else windows.apply(hu, windows.parse('brain'))[..., 0]
     kept = head.mask(pixels, unit)
-    assert (~kept & inside).sum() == 0
-    assert kept[ears].all() and kept[nose].all()
-    assert not kept[bone].any()
-    outside = ~head_all & ~ears & ~nose
-    assert kept[flesh & outside].mean() < 0.1 and kept[strip & outside].mean() < 0.1
+    assert (~kept & part['inside']).sum() == 0
+    assert kept[part['ears']].all() and kept[part['nose']].all()
+    assert not kept[part['bone']].any()
+    assert kept[part['flesh']].mean() < 0.1 and kept[part['strip']].mean() < 0.1
+
+
+def test_pictures_are_those_of_their_format():
+    """Pictures that change need another FORMAT, or cached ones of older code pass for new ones."""
+    asked = types.SimpleNamespace(head_mask=True, crop=True, channels=1, image_size=64)
+    slices = [types.SimpleNamespace(pixels=hu, unit='hu') for hu in (
+        *(made_up(**case)[0] for case in CASES.values()), held('hu')[0])]
+    grey = [render(item, windows.parse('brain'), asked).mean() for item in slices]
+    of_format = {2: [59.97, 58.59, 19.16, 61.54, 62.74, 62.15]}
+    np.testing.assert_allclose(grey, of_format[FORMAT], rtol=1e-3)
 
 
 def test_without_anything_solid_all_is_kept():

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from picture_source import edit, make_source, patients_of, run
 
+from repdiff import prepare
 from repdiff.errors import UserError
 
 
@@ -111,6 +112,25 @@ def test_skipped_files_are_listed_or_errors(tmp_path, source):
         run(tmp_path, '--strict')
 
 
+def test_what_is_no_file_to_read_is_listed_too(tmp_path, source):
+    (source / '.DS_Store').write_bytes(b'of the system')
+    (source / '.trash').mkdir()
+    (source / '.trash' / '9.png').write_bytes((source / 'slices' / '00_0.png').read_bytes())
+    assert reasons(run(tmp_path, '--strict')) == 2 * ['is hidden: its name begins with a dot.']
+    (tmp_path / 'elsewhere').mkdir()
+    (source / 'more').symlink_to(tmp_path / 'elsewhere')
+    os.mkfifo(source / 'pipe.png')
+    assert reasons(run(tmp_path)) == [
+        'is a link to a directory; give that itself.',
+        *2 * ['is hidden: its name begins with a dot.'], 'is no file that can be read.']
+    with pytest.raises(UserError, match="file 'file-[0-9a-f]{16}' is a link to a directory"):
+        run(tmp_path, '--strict')
+
+
+def reasons(dataset):
+    return sorted(item['reason'] for item in dataset.info['skipped'])
+
+
 @pytest.mark.parametrize(('change', 'options', 'words'), [
     (lambda line: line.replace('00_0.png,Secret00,Clinic0,0,', '00_0.png,Secret00,Clinic0,,'), (),
      "'file-[0-9a-f]{16}' has no label, which (train|valid|test) needs"),
@@ -204,6 +224,7 @@ def test_the_page_tells_it_all(tmp_path, source):
     page = (tmp_path / 'out' / 'prepare.html').read_text()
     assert page.count('<img src="data:image/png;base64,') == 1 + 6  # pairs, 3 splits x 2 classes
     assert 'is not a readable picture' in page and '12 patients' in page
+    assert 'in at most 200 stored pictures a\nclass' in page
     assert '://' not in page and 'Secret' not in page
 
 
@@ -226,3 +247,8 @@ def test_the_command_says_it_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr == ('repdiff: the following arguments are required: --out; '
                            'see python -m repdiff.prepare --help.\n')
+
+
+def test_the_help_says_what_is_not_looked_for():
+    said = ' '.join(prepare.parser().format_help().split())
+    assert 'Text burned in over the head is neither seen nor removed' in said
