@@ -44,8 +44,10 @@ def test_the_loss_is_the_smoothed_cross_entropy_of_labelled_images(smoothing):
 
 
 @pytest.mark.parametrize('balanced', [True, False])
-def test_each_class_is_seen_equally_often_where_that_is_asked_for(config, setting, balanced):
+def test_each_class_is_seen_equally_often_where_that_is_asked_for(
+        config, setting, balanced, monkeypatch):
     config.tune.balanced = balanced
+    monkeypatch.setattr(classify, 'fresh', lambda *_: {})
     network = classify.backbone(config, (8, 8))
     phase = classify.tune_phase(config, 'vit', setting, network, None)
     labels = np.concatenate([next(phase.iterator)['label'] for _ in range(4)])  # two epochs

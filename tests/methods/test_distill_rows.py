@@ -29,7 +29,8 @@ def test_a_collapse_is_said_aloud(config, setting, capsys):
 
 
 @pytest.mark.parametrize('side', [8, 24])  # beside crops of 16
-def test_positions_are_resized_to_images_of_another_size_than_the_crops(config, setting, side):
+def test_positions_are_resized_to_images_of_another_size_than_the_crops(
+        config, setting, side, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (4, side, side, 1), np.uint8)
     split = pipeline.examples([
         {'image': image, 'label': 0, 'id': str(i)} for i, image in enumerate(images)])
@@ -37,6 +38,8 @@ def test_positions_are_resized_to_images_of_another_size_than_the_crops(config, 
     found = distill.objective(config)
     shapes = jax.eval_shape(found.init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
     start = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes['backbone'])
+    monkeypatch.setattr(classify, 'fresh', lambda name, setting, init, shape: jax.eval_shape(
+        init, setting.key, jnp.zeros((1, *shape))))
     phase = classify.tune_phase(config, 'dinov2', setting, found.vit, start)
     assert phase.params['backbone']['pos_embed'].shape == (1 + 4 * 4, 16)
     assert jax.eval_shape(phase.loss_fn.logits, phase.params, images).shape == (4, 3)

@@ -6,6 +6,8 @@ import numpy as np
 import optax
 import pytest
 
+from repdiff import sharding
+from repdiff.compile import compile_step
 from repdiff.models.heads import PrototypeHead
 from repdiff.models.vit import ViT
 from repdiff.objectives import distill
@@ -124,20 +126,32 @@ def test_crops_differ_and_masks_have_their_share():
     assert neighbours > 0.35 * mask.sum()  # whole blocks; singles would give 0.15
 
 
-def test_the_teacher_is_the_ema_gets_no_gradient_and_prototypes_stand_still_at_first():
+@pytest.fixture(scope='module')
+def stepped():
+    """The objective, a state behind the prototypes' rest, a step, and what it makes on one device."""
     vit = ViT(width=16, depth=1, heads=2, patch=4, grid=(2, 2), layer_scale=1.0)
     objective = Distill(
         vit, PrototypeHead(8, 4, 6, jnp.float32),
         Views(8, 4, 2, (0.3, 1.0), (0.1, 0.3), 0.1, 0.5),
         0.1, (0.04, 0.07), 10, 5, (0.3, 0.5), 1.0, 0.1)
-    params = objective.init(KEY, jnp.zeros((1, 12, 12, 1)))
-    batch = {'image': np.random.default_rng(0).integers(0, 256, (8, 12, 12, 1), np.uint8)}
+    rng = np.random.default_rng(0)
+    batch = {'image': rng.integers(0, 256, (8, 12, 12, 1), np.uint8)}
+    shapes = jax.eval_shape(objective.init, KEY, jnp.zeros((1, 12, 12, 1)))
+    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+    step = make_train_step(objective, optax.sgd(0.1), ema_decay=lambda n: 0.75, accumulate=1,
+                           reads=distill.reads)
+    state = create_state(params, optax.sgd(0.1)).replace(step=jnp.int32(7))
+    return objective, state, batch, step, jax.jit(step)(state, {}, batch, KEY)
+
+
+def test_the_teacher_gets_no_gradient_and_prototypes_stand_still_at_first(stepped):
+    objective, state, batch, _, _ = stepped
 
     def gradients(step):
         def total(student, teacher):
             return objective(student, {'teacher': teacher, 'step': step}, batch, KEY)[0]
 
-        return jax.grad(total, (0, 1))(params, params)
+        return jax.grad(total, (0, 1))(state.params, state.params)
 
     student, teacher = jax.jit(gradients)(jnp.int32(0))
     assert all(float(jnp.abs(g).max()) == 0 for g in jax.tree.leaves(teacher))
@@ -146,10 +160,24 @@ def test_the_teacher_is_the_ema_gets_no_gradient_and_prototypes_stand_still_at_f
     assert float(jnp.abs(student['backbone']['mask_token']).max()) > 0
 
 
-    step = make_train_step(objective, optax.sgd(0.1), ema_decay=lambda n: 0.75, accumulate=1,
-                           reads=distill.reads)
-    state = create_state(params, optax.sgd(0.1))
-    after, scalars = jax.jit(step)(state, {}, batch, KEY)
-    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, params, after.params)
+def test_the_teacher_is_the_ema(stepped):
+    _, state, _, _, (after, scalars) = stepped
+    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, state.params, after.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.ema, expected)
+    moved = jnp.abs(after.params['dino']['last'] - state.params['dino']['last'])
+    assert float(moved.max()) > 0
     assert {'teacher_entropy', 'feature_std', 'prototype_use', 'koleo'} <= scalars.keys()
+
+
+def test_a_step_on_eight_devices_equals_one_device(stepped):
+    _, state, batch, step, (expected, scalars) = stepped
+    mesh = sharding.make_mesh(2, 2, 2)
+    placed = jax.device_put(state, sharding.state_shardings(state, mesh))
+    after, found = compile_step(step, state, {}, batch, mesh).call(
+        placed, {}, sharding.to_devices(batch, mesh),
+        jax.device_put(KEY, sharding.replicated(mesh)))
+    for name in scalars:  # the losses compare images of all devices
+        np.testing.assert_allclose(found[name], scalars[name], rtol=1e-5, err_msg=name)
+    for part in ('params', 'ema'):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+                     getattr(after, part), getattr(expected, part))
