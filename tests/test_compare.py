@@ -52,7 +52,7 @@ def command(tmp_path_factory):
     return made
 
 
-def test_three_classes_through_distillation_and_probes_and_a_killed_distillation_goes_on(command, tmp_path):
+def test_three_classes_end_to_end_and_a_killed_distillation_goes_on(command, tmp_path):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     found = run(*command(whole, ROWS))
     assert found.returncode == 0, found.stderr

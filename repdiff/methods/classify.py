@@ -1,4 +1,4 @@
-"""Rows that are supervised classifiers of pixels: a ViT or a ResNet, from scratch or pre-trained."""
+"""Rows that classify pixels, a ViT or a ResNet; distilled rows are tuned as these are trained."""
 
 import functools
 from pathlib import Path
@@ -68,7 +68,7 @@ def train(config: ConfigDict, row: str, setting: Setting, bench: Bench) -> Train
 def tune_phase(
     config: ConfigDict, row: str, setting: Setting, network: ViT | ResNet, start: dict | None
 ) -> Phase:
-    """Supervised training of `network` on the labelled split; `start`: its pre-trained parameters."""
+    """Supervised training of `network` with labels; `start`: its pre-trained parameters."""
     name = f'{row}.tune'
     objective = Classify(
         Backbone(network), LinearHead(len(setting.classes)), config.tune.label_smoothing)

@@ -28,8 +28,8 @@ def check(config: ConfigDict, z_shape: tuple[int, int, int], image_shape: tuple[
     classify.check(config, z_shape, image_shape)
     objective(config)
     if not config.pretrain.steps:
-        raise UserError("config.pretrain.steps is 0, but a row with method 'distill' is pre-trained; "
-                        "give steps, or choose method 'classify'.")
+        raise UserError("config.pretrain.steps is 0, but a row with method 'distill' is "
+                        "pre-trained; give steps, or choose method 'classify'.")
 
 
 def sees_pixels(config: ConfigDict) -> bool:
@@ -70,7 +70,8 @@ def objective(config: ConfigDict) -> Distill:
 
 def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
     """Self-distillation on the unlabelled split; its EMA is the teacher."""
-    name, found, steps = f'{config.pretrain.row or row}.pretrain', objective(config), config.pretrain.steps
+    name, steps = f'{config.pretrain.row or row}.pretrain', config.pretrain.steps
+    found = objective(config)
     return make_phase(
         config, config.pretrain, name, setting, found,
         fresh(name, setting, found.init, classify.image_shape(setting)), {}, split='pretrain',
@@ -94,8 +95,8 @@ def train(config: ConfigDict, row: str, setting: Setting, bench: Bench) -> Train
     phase = classify.tune_phase(
         config, row, setting, objective(config).vit, pretrained.params['backbone'])
     tuned = bench.run(phase, setting)
-    return TrainedRow(
-        phase.loss_fn, tuned.params, {'pretrain': pretrained, 'tune': tuned}, tuned.parameters, True)
+    phases = {'pretrain': pretrained, 'tune': tuned}
+    return TrainedRow(phase.loss_fn, tuned.params, phases, tuned.parameters, True)
 
 
 def choose(

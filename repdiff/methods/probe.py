@@ -47,8 +47,8 @@ def check(config: ConfigDict, z_shape: tuple[int, int, int], image_shape: tuple[
         raise UserError(f"config.probe.of is {config.probe.of!r}; choose 'encoder', 'denoiser' or "
                         "'distilled'.")
     if not config.pretrain.row or not config.pretrain.steps:
-        raise UserError("config.method is 'probe', which reads another row's pre-training; name that "
-                        'row in pretrain.row.')
+        raise UserError("config.method is 'probe', which reads another row's pre-training; name "
+                        'that row in pretrain.row.')
     if config.probe.of == 'distilled':
         distill.objective(config)
         return
