@@ -23,6 +23,8 @@ def _pixels(size: int) -> dict:
         'data': {'image_size': size},
         'augmentation': {'shift': 4 * scale},
         'latents': {'patch': 8 * scale, 'channels': 16 * scale**2},
+        'backbone': {'patch': 8 * scale},
+        'distill': {'global_size': size, 'local_size': size // 2},
     }
 
 

@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 from test_main import kill_when, numbers, run
 
+from configs import cifar10, ct_ich, hematoma
+from repdiff import config as configs
+
 ROWS = ('dinov2', 'dinov2_probe', 'rc_ldt_probe', 'ldt_probe')
 CLASSES = ('disc', 'ring', 'square')
 IMAGES = {'pretrain': 24, 'train': 24, 'valid': 18, 'test': 18}
@@ -50,6 +53,15 @@ def command(tmp_path_factory):
         ]
 
     return made
+
+
+@pytest.mark.parametrize('config', [
+    hematoma.get_config('compare'), hematoma.get_config('paper_compare'), ct_ich.get_config(),
+    cifar10.get_config()], ids=['compare', 'paper_compare', 'ct_ich', 'cifar10'])
+def test_all_rows_are_pre_trained_and_tuned_on_equally_many_images(config):
+    for phase in ('pretrain', 'tune'):
+        sections = [configs.recipe(config, row)[phase] for row in config.rows]
+        assert len({part.steps * part.batch for part in sections if part.steps}) == 1
 
 
 def test_three_classes_end_to_end_and_a_killed_distillation_goes_on(command, tmp_path):

@@ -34,6 +34,14 @@ def test_every_row_that_is_tuned_has_the_rates_of_the_study(tmp_path):
                 if recipe.method != 'probe'} == {float(cell.point)}
 
 
+def test_images_of_all_sizes_have_as_many_tokens(tmp_path):
+    for cell in sweep.cells(sweep.read_study(f'{STUDIES}:image_size'), configs.base(), [0], tmp_path):
+        config = cell.config
+        assert config.distill.global_size == config.data.image_size
+        for patch in (config.latents.patch * config.model.patch, config.backbone.patch):
+            assert config.data.image_size == 8 * patch
+
+
 def test_parts_share_all_runs_out():
     parts = [sweep.part(range(11), f'{i}/4') for i in range(4)]
     assert sorted(sum(map(list, parts), [])) == list(range(11))
