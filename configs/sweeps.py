@@ -4,7 +4,9 @@
 
 `labels` and `unlabelled` fit any data set; `contrast`, `lesion_size` and `facility_shift` are of
 simulated CT; `image_size` is at equal numbers of tokens; `transfer` is of a real data set, such as
-configs/ct_ich.py. Each of a study's points costs a run of the config for each of `--seeds`.
+configs/ct_ich.py. `tune_rate` gives every row the same learning rates of tuning to choose from: by
+the column valid_auroc of sweep.csv, not by the test split's. Each of a study's points costs a run
+of the config for each of `--seeds`.
 """
 
 from repdiff.errors import UserError
@@ -21,7 +23,15 @@ def _pixels(size: int) -> dict:
         'data': {'image_size': size},
         'augmentation': {'shift': 4 * scale},
         'latents': {'patch': 8 * scale, 'channels': 16 * scale**2},
+        'backbone': {'patch': 8 * scale},
+        'distill': {'global_size': size, 'local_size': size // 2},
     }
+
+
+def _tune_rate(rate: float) -> dict:
+    """The rate of all rows, also of those that have one of their own."""
+    tune = {'tune': {'learning_rate': rate}}
+    return tune | {'recipes': {row: tune for row in ('dinov2', 'vit', 'resnet')}}
 
 
 # Name -> title, what the points are, and each point's overrides of the config.
@@ -50,6 +60,10 @@ STUDIES = {
     'image_size': {
         'title': 'Image size', 'axis': 'pixels a side',
         'points': {str(size): _pixels(size) for size in (64, 128, 256)},
+    },
+    'tune_rate': {
+        'title': 'Learning rate of tuning', 'axis': 'learning rate',
+        'points': {f'{rate:g}': _tune_rate(rate) for rate in (3e-4, 1e-3, 3e-3, 1e-2)},
     },
     'transfer': {
         'title': 'Transfer', 'axis': 'slices that are pre-trained on',

@@ -16,7 +16,8 @@ from repdiff import (
 )
 from repdiff.card import Card
 from repdiff.data import phantom, pipeline, records, sources
-from repdiff.data.arrange import KEYS, Arranged, Arrangement, arrange
+from repdiff.data.arrange import KEYS, Arrangement, arrange
+from repdiff.data.arranged import Arranged
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.errors import UserError
 from repdiff.eval import floors

@@ -81,6 +81,9 @@ def _facts(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
             facts[key] = sum(entry[key] for entry in entries)
     if all('argmin' in entry for entry in entries):
         facts['argmin'] = metrics.of_confusions([entry['argmin']['confusion'] for entry in entries])
+    if all('valid_auroc' in entry.get('rule', {}) for entry in entries):
+        found = [entry['rule']['valid_auroc'] for entry in entries]
+        facts['rule'] = {'name': 'chosen in each fold', 'valid_auroc': sum(found) / len(found)}
     return facts | {'folds': {name: [entry[name] for entry in entries] for name in SPREAD}}
 
 

@@ -33,7 +33,7 @@ flags.DEFINE_string('study', '', 'File and name of a study: configs/sweeps.py:la
 flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of the runs at each point.')
 flags.DEFINE_string('part', '0/1', 'Which of how many parts of the sweep: I/N, from 0.')
 
-COLUMNS = ('study', 'point', 'seed', 'model', 'floor', *NAMES, 'train_seconds')
+COLUMNS = ('study', 'point', 'seed', 'model', 'floor', 'valid_auroc', *NAMES, 'train_seconds')
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def gather(study: Mapping[str, Any], made: Sequence[Cell], workdir: Path) -> str
         done += 1
         rows += [
             {'study': study['name'], 'point': cell.point, 'seed': cell.seed, 'model': row['name'],
-             'floor': int(is_floor(row)), **{key: row.get(key) for key in COLUMNS[5:]}}
+             'floor': int(is_floor(row)), 'valid_auroc': row.get('rule', {}).get('valid_auroc'),
+             **{key: row.get(key) for key in COLUMNS[6:]}}
             for row in load(cell.workdir).rows
         ]
     text = io.StringIO()

@@ -94,6 +94,7 @@ def test_a_chip_is_too_small_when_the_bytes_do_not_fit():
 @pytest.mark.parametrize(('options', 'words'), [
     (['--utilisation=40'], '--utilisation=40.0 is no share'),
     (['--utilisation=0.4', '--row=gan'], "no recipe 'gan'"),
+    (['--row=vit'], "'vit' has method 'classify', but only rows that denoise are planned"),
     (['--config.modle.width=3'], "unknown config key 'config.modle.width'"),
 ])
 def test_bad_options_are_one_sentence(options, words, monkeypatch, capsys):

@@ -198,6 +198,15 @@ def test_bad_options_are_one_sentence(run, arguments, words):
     assert words in str(error.value) and str(error.value).count('\n') == 0
 
 
+def test_a_row_that_does_not_denoise_is_refused(run, tmp_path):
+    config = json.loads((run / 'config.json').read_text())
+    config['rows'].append('vit')
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    shutil.copy(run / 'preparation.json', tmp_path)
+    with pytest.raises(UserError, match="'vit' is no denoiser .*; choose a row that denoises"):
+        predict.main(['--workdir', str(tmp_path), '--row=vit', 'x.png'])
+
+
 def test_an_output_of_another_model_is_refused_and_missing_files_are_told(
         run, whole, tmp_path, capsys):
     with pytest.raises(UserError, match='another model'):

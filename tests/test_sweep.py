@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from configs import hematoma
 from repdiff import config as configs
 from repdiff import sweep
 from repdiff.errors import UserError
@@ -15,7 +16,7 @@ STUDIES = str(Path(__file__).parents[1] / 'configs' / 'sweeps.py')
 
 
 @pytest.mark.parametrize('name', ['labels', 'unlabelled', 'contrast', 'lesion_size',
-                                  'facility_shift', 'image_size', 'transfer'])
+                                  'facility_shift', 'image_size', 'tune_rate', 'transfer'])
 def test_every_point_of_every_study_builds(name, tmp_path):
     study = sweep.read_study(f'{STUDIES}:{name}')
     made = sweep.cells(study, configs.base(), [0, 3], tmp_path)
@@ -23,6 +24,22 @@ def test_every_point_of_every_study_builds(name, tmp_path):
     assert len({cell.workdir for cell in made}) == len(made)
     assert [cell.config.seed for cell in made] == [0] * (len(made) // 2) + [3] * (len(made) // 2)
     assert len({cell.config.to_json() for cell in made}) == len(made)
+
+
+def test_every_row_that_is_tuned_has_the_rates_of_the_study(tmp_path):
+    study = sweep.read_study(f'{STUDIES}:tune_rate')
+    for cell in sweep.cells(study, hematoma.get_config('compare'), [0], tmp_path):
+        recipes = {row: configs.recipe(cell.config, row) for row in cell.config.rows}
+        assert {recipe.tune.learning_rate for recipe in recipes.values()
+                if recipe.method != 'probe'} == {float(cell.point)}
+
+
+def test_images_of_all_sizes_have_as_many_tokens(tmp_path):
+    for cell in sweep.cells(sweep.read_study(f'{STUDIES}:image_size'), configs.base(), [0], tmp_path):
+        config = cell.config
+        assert config.distill.global_size == config.data.image_size
+        for patch in (config.latents.patch * config.model.patch, config.backbone.patch):
+            assert config.data.image_size == 8 * patch
 
 
 def test_parts_share_all_runs_out():
@@ -40,12 +57,14 @@ def test_finished_runs_are_gathered(tmp_path):
     for number, cell in enumerate(made[:7]):
         cell.workdir.mkdir(parents=True)
         (cell.workdir / 'results.json').write_text(json.dumps({'models': [
-            {'name': name, 'floor': name == 'f', **dict.fromkeys(NAMES, number / 10)}
+            {'name': name, 'floor': name == 'f', 'rule': {'valid_auroc': number / 20},
+             **dict.fromkeys(NAMES, number / 10)}
             for name in ('a', 'f')]}))
     assert sweep.gather(study, made, tmp_path).startswith('7 of 10 runs')
     with open(tmp_path / 'sweep.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 14 and rows[2]['point'] == '0.1' and rows[2]['auroc'] == '0.1'
+    assert rows[2]['valid_auroc'] == '0.05'
     assert (tmp_path / 'sweep.png').stat().st_size > 10_000
 
 

@@ -1,4 +1,4 @@
-"""Rows that are supervised classifiers of pixels: a ViT or a ResNet, from scratch or pre-trained."""
+"""Rows that classify pixels, a ViT or a ResNet; distilled rows are tuned as these are trained."""
 
 import functools
 from pathlib import Path
@@ -59,19 +59,20 @@ def backbone(config: ConfigDict, size: tuple[int, int]) -> ViT | ResNet:
 
 def train(config: ConfigDict, row: str, setting: Setting, bench: Bench) -> TrainedRow:
     """Supervised training from random weights."""
-    phase = tune_phase(config, row, setting, None)
+    network = backbone(config, image_shape(setting)[:2])
+    phase = tune_phase(config, row, setting, network, None)
     tuned = bench.run(phase, setting)
     return TrainedRow(phase.loss_fn, tuned.params, {'tune': tuned}, tuned.parameters, False)
 
 
-def tune_phase(config: ConfigDict, row: str, setting: Setting, start: dict | None) -> Phase:
-    """Supervised training on the labelled split; `start`: parameters of a pre-trained backbone."""
-    shape, name = image_shape(setting), f'{row}.tune'
+def tune_phase(
+    config: ConfigDict, row: str, setting: Setting, network: ViT | ResNet, start: dict | None
+) -> Phase:
+    """Supervised training of `network` with labels; `start`: its pre-trained parameters."""
+    name = f'{row}.tune'
     objective = Classify(
-        Backbone(backbone(config, shape[:2])), LinearHead(len(setting.classes)),
-        config.tune.label_smoothing,
-    )
-    params = fresh(name, setting, objective.init, shape)
+        Backbone(network), LinearHead(len(setting.classes)), config.tune.label_smoothing)
+    params = fresh(name, setting, objective.init, image_shape(setting))
     if start is not None:
         params['backbone'] = start
     labels = setting.splits['valid'].labels()

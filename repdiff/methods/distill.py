@@ -18,7 +18,7 @@ from repdiff.objectives.backbone import Backbone
 from repdiff.objectives.distill import Distill, Views
 from repdiff.phases import Setting, fresh, make_phase, map_split
 from repdiff.progress import note
-from repdiff.train import Phase, Trained
+from repdiff.train import Phase
 
 COLLAPSED = 0.1  # feature_std below which all images have nearly one feature
 
@@ -28,8 +28,8 @@ def check(config: ConfigDict, z_shape: tuple[int, int, int], image_shape: tuple[
     classify.check(config, z_shape, image_shape)
     objective(config)
     if not config.pretrain.steps:
-        raise UserError("config.pretrain.steps is 0, but a row with method 'distill' is pre-trained; "
-                        "give steps, or choose method 'classify'.")
+        raise UserError("config.pretrain.steps is 0, but a row with method 'distill' is "
+                        "pre-trained; give steps, or choose method 'classify'.")
 
 
 def sees_pixels(config: ConfigDict) -> bool:
@@ -70,7 +70,8 @@ def objective(config: ConfigDict) -> Distill:
 
 def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
     """Self-distillation on the unlabelled split; its EMA is the teacher."""
-    name, found, steps = f'{config.pretrain.row or row}.pretrain', objective(config), config.pretrain.steps
+    name, steps = f'{config.pretrain.row or row}.pretrain', config.pretrain.steps
+    found = objective(config)
     return make_phase(
         config, config.pretrain, name, setting, found,
         fresh(name, setting, found.init, classify.image_shape(setting)), {}, split='pretrain',
@@ -85,18 +86,17 @@ def cosine(start: float, end: float, steps: int) -> optax.Schedule:
     return lambda step: end + (start - end) * (1 + jnp.cos(jnp.pi * step / max(steps, 1))) / 2
 
 
-def pretrain(config: ConfigDict, row: str, setting: Setting, bench: Bench) -> Trained:
-    """The pre-training, run or read back."""
-    return bench.run(pretrain_phase(config, row, setting), setting)
-
-
 def train(config: ConfigDict, row: str, setting: Setting, bench: Bench) -> TrainedRow:
-    """Pre-trains, then tunes the teacher's ViT with labels."""
-    pretrained = pretrain(config, row, setting, bench)
-    phase = classify.tune_phase(config, row, setting, pretrained.params['backbone'])
+    """Pre-trains, then tunes the teacher's ViT with labels.
+
+    It has learned the positions of a large crop's patches and resizes them to whole images'.
+    """
+    pretrained = bench.run(pretrain_phase(config, row, setting), setting)
+    phase = classify.tune_phase(
+        config, row, setting, objective(config).vit, pretrained.params['backbone'])
     tuned = bench.run(phase, setting)
-    return TrainedRow(
-        phase.loss_fn, tuned.params, {'pretrain': pretrained, 'tune': tuned}, tuned.parameters, True)
+    phases = {'pretrain': pretrained, 'tune': tuned}
+    return TrainedRow(phase.loss_fn, tuned.params, phases, tuned.parameters, True)
 
 
 def choose(
@@ -119,7 +119,8 @@ def _collapse_detector(config: ConfigDict, name: str, found: Distill, setting: S
         std = float(distill.feature_std(jnp.asarray(x[:, :found.vit.width])))  # of the cls tokens
         if std < COLLAPSED:
             note(f'warning: {name}: the features of all images are nearly the same (feature_std '
-                 f'{std:.2g}); lower pretrain.learning_rate or raise distill.koleo_weight')
+                 f'{std:.2g}); give more pretrain.steps, lower pretrain.learning_rate or raise '
+                 'distill.koleo_weight')
         return None, {'valid_feature_std': std}
 
     return evaluate

@@ -23,6 +23,7 @@ from repdiff.latents.frontend import to_unit
 from repdiff.methods import denoise, distill
 from repdiff.methods.row import Bench, Chosen, TrainedRow
 from repdiff.models.dit import Block
+from repdiff.models.layers import LayerNorm
 from repdiff.objectives.denoise import Pretrain, latent
 from repdiff.objectives.distill import Distill
 from repdiff.phases import Setting, map_split
@@ -46,8 +47,8 @@ def check(config: ConfigDict, z_shape: tuple[int, int, int], image_shape: tuple[
         raise UserError(f"config.probe.of is {config.probe.of!r}; choose 'encoder', 'denoiser' or "
                         "'distilled'.")
     if not config.pretrain.row or not config.pretrain.steps:
-        raise UserError("config.method is 'probe', which reads another row's pre-training; name that "
-                        'row in pretrain.row.')
+        raise UserError("config.method is 'probe', which reads another row's pre-training; name "
+                        'that row in pretrain.row.')
     if config.probe.of == 'distilled':
         distill.objective(config)
         return
@@ -132,15 +133,18 @@ def _features(
 
 def _of_distilled(config: ConfigDict, setting: Setting, read: Read) -> Features:
     """The cls token, and with the mean patch, of the last block and of the last four, as DINOv2's
-    linear evaluation has them.
+    linear evaluation has them: behind the final norm.
     """
     vit = read.objective.vit
+    norm = LayerNorm(vit.dtype)
     depths = range(max(0, vit.depth - 4), vit.depth)
 
     def make(params, batch):
         out = vit.apply(
             {'params': params['backbone']}, to_unit(batch['image']), layers_out=tuple(depths))
-        last = jnp.concatenate([layer[:, 0] for layer in out['layers']], -1)
+        last = jnp.concatenate([
+            norm.apply({'params': params['backbone']['norm']}, layer[:, 0])
+            for layer in out['layers']], -1)
         mean = out['patches'].mean(1)
         return {'cls': out['cls'], 'cls and mean patch': jnp.concatenate([out['cls'], mean], -1),
                 f'cls of {len(depths)} blocks and mean patch': jnp.concatenate([last, mean], -1)}

@@ -12,7 +12,7 @@ from repdiff.objectives.backbone import Backbone
 
 @dataclass(frozen=True)
 class Classify:
-    """Cross-entropy of a backbone with a linear head; unlabelled images (label −1) count nothing."""
+    """Cross-entropy of a backbone with a linear head; images without a label (−1) do not count."""
 
     backbone: Backbone
     head: LinearHead

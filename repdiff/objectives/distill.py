@@ -40,7 +40,8 @@ class Views:
         keys, x = jax.random.split(key), to_unit(images)
         look = {'jitter': self.jitter, 'blur': self.blur}
         return (
-            random_crops(keys[0], x, count=2, size=self.global_size, scale=self.global_scale, **look),
+            random_crops(keys[0], x, count=2, size=self.global_size,
+                         scale=self.global_scale, **look),
             random_crops(keys[1], x, count=self.local_crops, size=self.local_size,
                          scale=self.local_scale, **look),
         )
@@ -148,8 +149,8 @@ def sinkhorn(logits: jax.Array, temperature: jax.Array, weights: jax.Array) -> j
 
 
 def dino_loss(targets: jax.Array, log_p: jax.Array) -> jax.Array:
-    """Mean cross-entropy of teacher targets (B, 2, K) and student log p (B, 2 + n, K) over all pairs of
-    different crops; the first two of the student's are the teacher's.
+    """Mean cross-entropy of teacher targets (B, 2, K) and student log p (B, 2 + n, K) over all
+    pairs of different crops; the first two of the student's are the teacher's.
     """
     pairs = -jnp.einsum('bik,bjk->ij', targets, log_p) / len(targets)  # (2, 2 + n)
     different = 1 - jnp.eye(*pairs.shape)
@@ -163,8 +164,8 @@ def ibot_loss(targets: jax.Array, log_p: jax.Array, mask: jax.Array) -> jax.Arra
 
 
 def koleo_loss(features: jax.Array) -> jax.Array:
-    """Kozachenko–Leonenko: minus the mean log distance of unit features (B, D) to their nearest others
-    (Sablayrolles et al. 2018, arXiv 1806.03198).
+    """Kozachenko–Leonenko: minus the mean log distance of unit features (B, D) to their nearest
+    others (Sablayrolles et al. 2018, arXiv 1806.03198).
     """
     x = unit(features.astype(jnp.float32))
     likeness = x @ x.T - 2 * jnp.eye(len(x))

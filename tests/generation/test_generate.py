@@ -153,6 +153,7 @@ def test_features_are_sharded_and_kept(studio, tmp_path):
     (['--condition=density', '--row=rc_ldt_paper'], 'one vector r an image'),
     (['--condition=images', '--row=rc_ldt_paper', '--guidance=2'], 'never learned to denoise'),
     (['--row=resnet'], 'has no row'),
+    (['--row=vit'], "'vit' generates nothing .*; choose a row that denoises"),
     (['--reference=all'], 'the splits are'),
     (['--sampler=euler'], 'choose ddim or ddpm'),
     (['--steps=1'], 'choose 2 to 1000'),

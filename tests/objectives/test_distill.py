@@ -1,4 +1,4 @@
-"""Self-distillation: each loss in closed form or by a loop, the teacher, the crops, the collapse detector."""
+"""Self-distillation: each loss by hand, the teacher, the crops, what shows a collapse, devices."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,8 @@ import numpy as np
 import optax
 import pytest
 
+from repdiff import sharding
+from repdiff.compile import compile_step
 from repdiff.models.heads import PrototypeHead
 from repdiff.models.vit import ViT
 from repdiff.objectives import distill
@@ -44,8 +46,9 @@ def test_dino_and_ibot_equal_a_loop_over_pairs_and_hidden_patches():
     np.testing.assert_allclose(distill.dino_loss(targets, log_p), np.mean(pairs), rtol=1e-5)
     mask = np.random.default_rng(2).random((2, 4)) < 0.5
     mask[:, 0] = True
-    t, p = np.asarray(jax.nn.softmax(normal(2, 4, 7))), np.asarray(jax.nn.log_softmax(normal(2, 4, 7)))
-    each = [np.mean([-(t[b, n] * p[b, n]).sum() for n in np.flatnonzero(mask[b])]) for b in range(2)]
+    t, p = (np.asarray(of(normal(2, 4, 7))) for of in (jax.nn.softmax, jax.nn.log_softmax))
+    each = [np.mean([-(t[b, n] * p[b, n]).sum() for n in np.flatnonzero(mask[b])])
+            for b in range(2)]
     np.testing.assert_allclose(distill.ibot_loss(t, p, mask), np.mean(each), rtol=1e-5)
 
 
@@ -56,7 +59,8 @@ def test_koleo_is_minus_the_log_distance_to_the_nearest():
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     nearest = [min(np.linalg.norm(a - b) for j, b in enumerate(unit) if j != i)
                for i, a in enumerate(unit)]
-    np.testing.assert_allclose(distill.koleo_loss(jnp.asarray(x)), -np.log(nearest).mean(), rtol=1e-4)
+    found = distill.koleo_loss(jnp.asarray(x))
+    np.testing.assert_allclose(found, -np.log(nearest).mean(), rtol=1e-4)
 
 
 def test_losses_equal_pytorch():
@@ -102,8 +106,8 @@ def test_a_resize_of_the_whole_axis_is_the_identity_and_halving_averages():
     whole = resize_rows(jnp.zeros(()), jnp.ones(()), 8, 8, jnp.ones(()))
     np.testing.assert_allclose(whole, np.eye(8), atol=1e-6)
     half = resize_rows(jnp.zeros(()), jnp.ones(()), 8, 4, jnp.ones(()))
-    np.testing.assert_allclose(half @ np.arange(8.0)[:, None], [[0.71428573], [2.5], [4.5], [6.285714]],
-                               rtol=1e-5)
+    np.testing.assert_allclose(
+        half @ np.arange(8.0), [0.71428573, 2.5, 4.5, 6.285714], rtol=1e-5)
     part = resize_rows(jnp.array(0.25), jnp.array(0.5), 8, 4, jnp.ones(()))
     np.testing.assert_allclose(part @ np.arange(8.0), [2, 3, 4, 5], rtol=1e-5)
 
@@ -124,20 +128,32 @@ def test_crops_differ_and_masks_have_their_share():
     assert neighbours > 0.35 * mask.sum()  # whole blocks; singles would give 0.15
 
 
-def test_the_teacher_is_the_ema_gets_no_gradient_and_prototypes_stand_still_at_first():
+@pytest.fixture(scope='module')
+def stepped():
+    """Objective, state behind the prototypes' rest, batch, step, what it makes on one device."""
     vit = ViT(width=16, depth=1, heads=2, patch=4, grid=(2, 2), layer_scale=1.0)
     objective = Distill(
         vit, PrototypeHead(8, 4, 6, jnp.float32),
         Views(8, 4, 2, (0.3, 1.0), (0.1, 0.3), 0.1, 0.5),
         0.1, (0.04, 0.07), 10, 5, (0.3, 0.5), 1.0, 0.1)
-    params = objective.init(KEY, jnp.zeros((1, 12, 12, 1)))
-    batch = {'image': np.random.default_rng(0).integers(0, 256, (8, 12, 12, 1), np.uint8)}
+    rng = np.random.default_rng(0)
+    batch = {'image': rng.integers(0, 256, (8, 12, 12, 1), np.uint8)}
+    shapes = jax.eval_shape(objective.init, KEY, jnp.zeros((1, 12, 12, 1)))
+    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+    step = make_train_step(objective, optax.sgd(0.1), ema_decay=lambda n: 0.75, accumulate=1,
+                           reads=distill.reads)
+    state = create_state(params, optax.sgd(0.1)).replace(step=jnp.int32(7))
+    return objective, state, batch, step, jax.jit(step)(state, {}, batch, KEY)
+
+
+def test_the_teacher_gets_no_gradient_and_prototypes_stand_still_at_first(stepped):
+    objective, state, batch, _, _ = stepped
 
     def gradients(step):
         def total(student, teacher):
             return objective(student, {'teacher': teacher, 'step': step}, batch, KEY)[0]
 
-        return jax.grad(total, (0, 1))(params, params)
+        return jax.grad(total, (0, 1))(state.params, state.params)
 
     student, teacher = jax.jit(gradients)(jnp.int32(0))
     assert all(float(jnp.abs(g).max()) == 0 for g in jax.tree.leaves(teacher))
@@ -146,10 +162,24 @@ def test_the_teacher_is_the_ema_gets_no_gradient_and_prototypes_stand_still_at_f
     assert float(jnp.abs(student['backbone']['mask_token']).max()) > 0
 
 
-    step = make_train_step(objective, optax.sgd(0.1), ema_decay=lambda n: 0.75, accumulate=1,
-                           reads=distill.reads)
-    state = create_state(params, optax.sgd(0.1))
-    after, scalars = jax.jit(step)(state, {}, batch, KEY)
-    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, params, after.params)
+def test_the_teacher_is_the_ema(stepped):
+    _, state, _, _, (after, scalars) = stepped
+    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, state.params, after.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.ema, expected)
+    moved = jnp.abs(after.params['dino']['last'] - state.params['dino']['last'])
+    assert float(moved.max()) > 0
     assert {'teacher_entropy', 'feature_std', 'prototype_use', 'koleo'} <= scalars.keys()
+
+
+def test_a_step_on_eight_devices_equals_one_device(stepped):
+    _, state, batch, step, (expected, scalars) = stepped
+    mesh = sharding.make_mesh(2, 2, 2)
+    placed = jax.device_put(state, sharding.state_shardings(state, mesh))
+    after, found = compile_step(step, state, {}, batch, mesh).call(
+        placed, {}, sharding.to_devices(batch, mesh),
+        jax.device_put(KEY, sharding.replicated(mesh)))
+    for name in scalars:  # the losses compare images of all devices
+        np.testing.assert_allclose(found[name], scalars[name], rtol=1e-5, err_msg=name)
+    for part in ('params', 'ema'):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+                     getattr(after, part), getattr(expected, part))

@@ -1,0 +1,45 @@
+"""Rows that self-distillation pre-trains: the warning of a collapse, and images of other sizes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from repdiff.data import pipeline
+from repdiff.methods import classify, distill
+
+
+def test_a_collapse_is_said_aloud(config, setting, capsys):
+    phase = distill.pretrain_phase(config, 'dinov2', setting)
+    rng = np.random.default_rng(0)
+    spread = jax.tree.map(lambda x: rng.normal(0, 1, x.shape).astype(np.float32), phase.params)
+    score, logged = phase.evaluate(spread)
+    assert score is None and logged['valid_feature_std'] > 2 * distill.COLLAPSED
+    assert capsys.readouterr().err == ''
+    # Without its patches the network says the same of every image.
+    spread['backbone']['patch_embed'] = jax.tree.map(
+        np.zeros_like, spread['backbone']['patch_embed'])
+    _, logged = phase.evaluate(spread)
+    assert logged['valid_feature_std'] < 1e-3
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and 'warning: dinov2.pretrain: the features of all images' in said
+    assert 'lower pretrain.learning_rate or raise distill.koleo_weight' in said
+
+
+@pytest.mark.parametrize('side', [8, 24])  # beside crops of 16
+def test_positions_are_resized_to_images_of_another_size_than_the_crops(
+        config, setting, side, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (4, side, side, 1), np.uint8)
+    split = pipeline.examples([
+        {'image': image, 'label': 0, 'id': str(i)} for i, image in enumerate(images)])
+    setting = dataclasses.replace(setting, splits=dict.fromkeys(('train', 'valid'), split))
+    found = distill.objective(config)
+    shapes = jax.eval_shape(found.init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+    start = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes['backbone'])
+    monkeypatch.setattr(classify, 'fresh', lambda name, setting, init, shape: jax.eval_shape(
+        init, setting.key, jnp.zeros((1, *shape))))
+    phase = classify.tune_phase(config, 'dinov2', setting, found.vit, start)
+    assert phase.params['backbone']['pos_embed'].shape == (1 + 4 * 4, 16)
+    assert jax.eval_shape(phase.loss_fn.logits, phase.params, images).shape == (4, 3)
