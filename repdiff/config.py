@@ -59,8 +59,8 @@ def base() -> ConfigDict:
             test=1000,  # 179 in the paper
             slices_per_patient=8.0,  # their mean
             positive_rate=0.16,  # share of slices with a hematoma
-            contrast=1.75,  # scale of the hematoma's HU contrast: 1 is 19-43 HU above brain
-            lesion_size=1.0,  # scale of the hematoma's lengths; large ones show in the histogram
+            contrast=2.0,  # scale of the hematoma's HU contrast: 1 is 19-43 HU above brain
+            lesion_size=1.2,  # scale of the hematoma's lengths
             facility_shift=1.0,  # 0: all facilities image alike
         ),
     ))

@@ -6,9 +6,9 @@ from scipy import ndimage
 from repdiff.data.phantom_facilities import Facility
 
 # HU, standard deviation between examinations of one facility: calibration (IEC 61223-3-5 lets the
-# CT number of water be 4 HU off) and, about as much again, the beam hardening of thick and thin
-# skulls. Without it brightness alone would tell who bleeds.
-DRIFT = 6.0
+# CT number of water be 4 HU off) and the beam hardening of thick and thin skulls. Without it
+# brightness alone would tell who bleeds.
+DRIFT = 4.0
 
 
 def scan(hu: np.ndarray, size: int, place: Facility, base: float,
