@@ -77,6 +77,7 @@ def measure(
     full = decide(whole, what=f'{row.name} full budget', record=part)
     paired = whole.with_settings(antithetic=True, budget=2 * PAIRS * row.decision.rule.t.size)
     seconds = {}
+    decide(evaluator, TIMED, f'{row.name} warm-up')  # compiles, if the full budget was read back
     for name, chosen in (('early', evaluator), ('full', whole)):
         began = time.monotonic()
         decide(chosen, TIMED, f'{row.name} {name}, timed')

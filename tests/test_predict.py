@@ -10,7 +10,16 @@ import pytest
 from PIL import Image
 from pydicom import uid
 
-from repdiff import config, experiment, explain, finished, predict, predictions, sharding
+from repdiff import (
+    config,
+    early_stop,
+    experiment,
+    explain,
+    finished,
+    predict,
+    predictions,
+    sharding,
+)
 from repdiff.errors import UserError
 
 SIZE = 32
@@ -235,3 +244,29 @@ def test_maps_do_not_depend_on_their_neighbours(run):
     alone = explainer.maps(found[2:], pairs[2:])[0]
     np.testing.assert_allclose(together[2].mean, alone.mean, atol=1e-9)
     np.testing.assert_array_equal(together[2].shown, alone.shown)
+
+
+def test_early_stop_is_measured_on_a_finished_run(run, tmp_path, capsys):
+    workdir = tmp_path / 'workdir'
+    shutil.copytree(run, workdir)
+    found = []
+    for _ in range(2):
+        early_stop.main([f'--workdir={workdir}', '--images=10', '--budget=32'])
+        found.append(json.loads((workdir / 'report' / 'early_stop.json').read_text())['rc_ldt'])
+    assert found[0]['curves'] == found[1]['curves']
+    assert (found[0]['images'], found[0]['budget'], found[0]['timed']) == (10, 32, 10)
+    for point in found[0]['curves']['fixed']:
+        assert point['cost'] == point['draws'] / 32
+    careful, bold = (found[0]['curves'][kind][-1] for kind in ('sequential', 'uncorrected'))
+    assert careful['cost'] >= bold['cost']  # the more looks are paid for, the later the stop
+    assert careful['cost'] < 1 or careful['agreement'] == 1
+    assert 'by the clock, 10 images' in capsys.readouterr().out
+    assert (workdir / 'report' / 'figures' / 'early_stop.png').stat().st_size > 2000
+
+
+@pytest.mark.parametrize('option', ['--images=0', '--budget=0', '--row=vit'])
+def test_early_stop_refuses_what_it_cannot_measure(run, option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        early_stop.main([f'--workdir={run}', option])
+    name = option.partition('=')[0].strip('-')
+    assert stopped.value.code == 2 and name in capsys.readouterr().err
