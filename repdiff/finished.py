@@ -21,7 +21,8 @@ from ml_collections import ConfigDict
 from repdiff import config as configs
 from repdiff import phases, published, scores, sharding
 from repdiff.checkpoint import best_ema
-from repdiff.data import pipeline
+from repdiff.data import arrange, pipeline
+from repdiff.data.settings import DataSettings
 from repdiff.errors import UserError
 from repdiff.files import write_json, write_npz
 from repdiff.latents.frontend import PatchBasis
@@ -34,15 +35,34 @@ from repdiff.zeroshot.typicality import Typicality
 RESUMABLE = ('mesh', 'cache', 'keep_checkpoints')  # keys that may change when a run is resumed
 PREPARATION, FRONTEND = 'preparation.json', 'frontend.npz'
 _ABOUT = ('name', 'simulated', 'classes', 'image_size', 'channels')
+_RENDERED = ('window', 'head_mask', 'crop')
 
 
 def keep(workdir: Path, info: dict, front: PatchBasis | Vae) -> None:
     """Writes how the images of a data set were prepared, and a fitted front end."""
-    settings = {key: info['settings'][key] for key in ('window', 'head_mask', 'crop')}
-    write_json(workdir / PREPARATION, {key: info[key] for key in _ABOUT} | settings)
+    write_json(workdir / PREPARATION, preparation(info))
     if isinstance(front, PatchBasis):
         write_npz(workdir / FRONTEND, mean=front.mean, basis=front.basis, scale=front.scale,
                   patch=front.patch)
+
+
+def preparation(info: dict) -> dict[str, Any]:
+    """How the images of a data set were prepared, of its `prepare.json`."""
+    return {key: info[key] for key in _ABOUT} | {key: info['settings'][key] for key in _RENDERED}
+
+
+def data_settings(about: dict[str, Any], seed: int, window: str = '') -> DataSettings:
+    """What prepares new files as a `preparation` tells, as the data room takes it.
+
+    `window`, of HU, stands in for the preparation's own.
+    """
+    data = configs.base().data.to_dict()
+    for name in arrange.KEYS:
+        del data[name]
+    data |= {name: about[name] for name in ('image_size', 'channels', *_RENDERED)}
+    data |= {'window': window} if window else {}
+    return DataSettings(**data | {'simulated': None, 'source': '/'}, name=about['name'], files=(),
+                        seed=seed)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ not be read, and 2 where nothing could be done.
 
 import argparse
 import collections
-import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -19,17 +18,16 @@ import numpy as np
 
 from repdiff import config as configs
 from repdiff import finished, sharding
-from repdiff.data import arrange, deidentify, incoming, workers
-from repdiff.data.work import Record
+from repdiff.data import deidentify, incoming
 from repdiff.data.png import decode_png
 from repdiff.data.settings import DataSettings
 from repdiff.data.slices import Skipped
+from repdiff.data.work import Record
 from repdiff.errors import Parser, check_writable, exit_on_user_error
 from repdiff.explain import Explainer, pair_of
 from repdiff.files import write_atomic
 from repdiff.finished import Desk, FinishedRow
 from repdiff.predictions import FAR, NOTICE, Ledger, content_of, picture, write_tables
-from repdiff.progress import Progress
 
 _AT_ONCE = 64  # images classified, and written down, together
 
@@ -65,7 +63,8 @@ def main(argv: Sequence[str]) -> int:
     hasher = None if given.keep_names else deidentify.Hasher(
         deidentify.read_salt(given.salt_file, outside=out))
     mapping = deidentify.read_mapping(given.mapping) if given.mapping else {}
-    settings = incoming.settings_of(given.files, _settings(row, given.window))
+    like = finished.data_settings(row.preparation, row.config.seed, given.window)
+    settings = incoming.settings_of(given.files, like)
     ledger = Ledger(out, row.identity() | {'window': settings.window})
     tray = _Tray(row, ledger, out, overlays=not given.no_overlays)
     entries = _read(settings, hasher, tray, mapping)
@@ -77,51 +76,27 @@ def main(argv: Sequence[str]) -> int:
     return 1 if entries['refused'] else 0
 
 
-def _settings(row: FinishedRow, window: str) -> DataSettings:
-    """How the run's images were prepared, as the data room takes it."""
-    data, about = configs.base().data.to_dict(), row.preparation
-    for name in arrange.KEYS:
-        del data[name]
-    same = ('image_size', 'channels', 'window', 'head_mask', 'crop')
-    data |= {name: about[name] for name in same} | ({'window': window} if window else {})
-    return DataSettings(**data | {'simulated': None, 'source': '/'}, name=about['name'], files=(),
-                        seed=row.config.seed)
-
-
 def _read(settings: DataSettings, hasher: deidentify.Hasher | None, tray: '_Tray',
           mapping: dict[str, str]) -> dict[str, list[dict]]:
     """Reads the files and has their images answered: {'images', 'refused', 'remarks'}.
 
     Names are hidden in what is returned and printed, and `mapping` gets what they stand for.
     """
-    paths, missing = incoming.find(settings)
-    order = {name: place for place, name in enumerate(incoming.names(paths, settings))}
     entries: dict[str, list[dict]] = {'images': [], 'refused': [], 'remarks': []}
-    numbers: collections.Counter[str] = collections.Counter()
-    progress = Progress(len(paths), 'predicting', 'files')
-    for item in itertools.chain(
-            missing, incoming.read(paths, settings, hasher, workers.cores())):
-        where = {'argument': incoming.argument(item.source, settings), 'file': item.source}
+    for item, about in incoming.told(settings, hasher, 'predicting'):
         if hasher:
-            where['file'] = hasher.name('file', item.source)
-            mapping[where['file']] = item.source
+            mapping[about['file']] = item.source
         if isinstance(item, Record):
-            numbers[item.source] += 1
-            progress.update(numbers[item.source] == 1)
             mapping |= item.raw if hasher else {}
             pixels = decode_png(item.image, settings.channels)
-            where |= {'slice': item.id, 'number': numbers[item.source]}
-            place = order[item.source], numbers[item.source]
-            entries['images'].append(where | {'content': content_of(pixels), 'place': place})
+            entries['images'].append(about | {'content': content_of(pixels)})
             tray.take(entries['images'][-1]['content'], pixels)
         elif isinstance(item, Skipped):
-            reason = deidentify.scrub(item.reason, secret=(item.source,)) if hasher else item.reason
-            entries['refused'].append(where | {'reason': reason})
-            print(f'repdiff: file {where["file"]!r} (argument {where["argument"]}) {reason}',
+            entries['refused'].append(about | {'reason': item.reason})
+            print(f'repdiff: file {about["file"]!r} (argument {about["argument"]}) {item.reason}',
                   file=sys.stderr)
         else:
-            remark = deidentify.scrub(item.remark, secret=(item.source,)) if hasher else item.remark
-            entries['remarks'].append(where | {'remark': remark})
+            entries['remarks'].append(about | {'remark': item.remark})
     tray.clear()
     entries['images'].sort(key=lambda entry: entry.pop('place'))
     return entries

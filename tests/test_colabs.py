@@ -26,7 +26,7 @@ TINY = ' '.join([
 ONE = """ --config.rows="('rc_ldt',)" """
 SWITCHES = """ --config.rows="('tokens','tokens_paper')" """
 SETTINGS = {  # what replaces the parameters, and how many pictures are then shown
-    'quickstart': ({'PRESET': 'smoke', 'OPTIONS': TINY + ONE}, 5),
+    'quickstart': ({'PRESET': 'smoke', 'OPTIONS': TINY + ONE}, 7),
     'hematoma_tpu': ({'PRESET': 'smoke', 'IMAGE_SIZE': 32, 'SLICES': 120, 'OPTIONS': TINY}, 4),
     'representation_study': ({'OPTIONS': TINY + SWITCHES}, 4),
 }

@@ -1,11 +1,14 @@
 """Files that a user brings to a finished run, read and prepared as its own images were."""
 
+import collections
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from repdiff.data import jobs, pictures, windows, work
+from repdiff.data import deidentify, jobs, pictures, windows, work, workers
 from repdiff.data.deidentify import Hasher
 from repdiff.data.jobs import Job
 from repdiff.data.settings import DataSettings
@@ -13,6 +16,7 @@ from repdiff.data.slices import Skipped
 from repdiff.data.work import Context, Note, Record
 from repdiff.data.workers import Workers
 from repdiff.errors import UserError
+from repdiff.progress import Progress
 
 
 def settings_of(given: Sequence[str], like: DataSettings) -> DataSettings:
@@ -23,8 +27,8 @@ def settings_of(given: Sequence[str], like: DataSettings) -> DataSettings:
     """
     mapping = windows.parse_facilities(like.window)
     if windows.OTHERS not in mapping:
-        raise UserError('the run has a window for each facility and none for others; give '
-                        '--window=WINDOW.')
+        raise UserError('the run has a window for each facility and none for others, so new files '
+                        'have none; python -m repdiff.predict takes one as --window=WINDOW.')
     window = '+'.join(f'{centre:g}/{width:g}' for centre, width in mapping[windows.OTHERS])
     paths = tuple(os.path.abspath(os.path.expanduser(name)) for name in given)
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
@@ -70,13 +74,37 @@ def read(paths: Sequence[Path], settings: DataSettings, hasher: Hasher | None, p
                 yield item
 
 
-def names(paths: Sequence[Path], settings: DataSettings) -> list[str]:
-    """The sources, as `read` names them, of files."""
-    return [jobs.below(str(path), jobs.root_of(settings.source)) for path in paths]
+def told(settings: DataSettings, hasher: Hasher | None, what: str) \
+        -> Iterator[tuple[Record | Skipped | Note, dict[str, Any]]]:
+    """What `find` and `read` have of the settings' files, each with what may be told of it.
+
+    That is `argument` (the place, from 1, among the files and folders given), `file` and, of a
+    slice, its id as `slice`, `number` in its file, from 1, and `place`, which sorts slices as the
+    files were given. With a hasher, `file` and `slice` are hidden names, and reasons and remarks
+    are scrubbed; the items' own sources are not. `what` is the progress line's.
+    """
+    paths, missing = find(settings)
+    root = jobs.root_of(settings.source)
+    order = {jobs.below(str(path), root): place for place, path in enumerate(paths)}
+    numbers: collections.Counter[str] = collections.Counter()
+    progress = Progress(len(paths), what, 'files')
+    for item in itertools.chain(missing, read(paths, settings, hasher, workers.cores())):
+        source = item.source
+        about = {'argument': _argument(source, settings),
+                 'file': deidentify.hidden('file', source, hasher)}
+        if isinstance(item, Record):
+            numbers[source] += 1
+            progress.update(numbers[source] == 1)
+            about |= {'slice': item.id, 'number': numbers[source],
+                      'place': (order[source], numbers[source])}
+        elif hasher:
+            field = 'reason' if isinstance(item, Skipped) else 'remark'
+            words = deidentify.scrub(getattr(item, field), secret=(source,))
+            item = dataclasses.replace(item, **{field: words})
+        yield item, about
 
 
-def argument(source: str, settings: DataSettings) -> int:
-    """The place, from 1, of the file or folder given that a source belongs to."""
+def _argument(source: str, settings: DataSettings) -> int:
     path = os.path.join(settings.source, source)
     for place, name in enumerate(settings.files, 1):
         if path.startswith((name + os.sep, name + '#')) or path == name:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from repdiff import phases
-from repdiff.data import records
+from repdiff.data import pipeline, records
 from repdiff.errors import UserError
-from repdiff.generation import density
+from repdiff.generation import brought, density
 from repdiff.generation.trained import Conditioned, Trained
 
 STEPS_BETWEEN = 8  # images from one r to the other, both ends included
@@ -16,6 +17,7 @@ GRAMMAR = {
     'none': 'no condition: the unconditional model, or r dropped',
     'label': 'labels as frequent as in training; label:CLASS for one class',
     'images': 'r of the validation images; images:SPLIT for those of another split',
+    'files': 'r of your own files or folders, files:PATH,PATH; prepared as the run\'s own images',
     'between': 'r between two validation images, between:ID,ID for two of your choice',
     'density': 'r drawn from a density fitted on the r of the pre-training images',
 }
@@ -23,13 +25,16 @@ GRAMMAR = {
 
 @dataclass(frozen=True)
 class Condition:
-    """`kind` is a key of GRAMMAR; `of` what follows its colon, or ''."""
+    """`kind` is a key of GRAMMAR; `of` what follows its colon, or ''.
+
+    As text it has no paths, whose names may be a person's.
+    """
 
     kind: str
     of: str = ''
 
     def __str__(self) -> str:
-        return f'{self.kind}:{self.of}' if self.of else self.kind
+        return f'{self.kind}:{self.of}' if self.of and self.kind != 'files' else self.kind
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,9 @@ def parse(text: str) -> Condition:
     kind, _, of = text.partition(':')
     if kind not in GRAMMAR or (of and kind in ('none', 'density')):
         raise UserError(f'--condition {text!r} is none of {", ".join(GRAMMAR)}; label:CLASS, '
-                        'images:SPLIT and between:ID,ID are, too.')
+                        'images:SPLIT, files:PATH,PATH and between:ID,ID are, too.')
+    if kind == 'files' and not of:
+        raise UserError('--condition files: name files or folders, files:PATH or files:PATH,PATH.')
     return Condition(kind, of)
 
 
@@ -82,12 +89,14 @@ def row_for(condition: Condition, recipes: dict) -> str:
 
 def prepare(
     condition: Condition, model: Trained, setting: phases.Setting, dataset: records.Dataset,
-    *, scale: float, seed: int, reference: str,
+    *, scale: float, seed: int, reference: str, out: Path,
 ) -> Given:
-    """The condition on a row. `reference`: the split that samples are measured against.
+    """The condition on a row.
 
-    Raises UserError where the row cannot have it, where guidance lacks its unconditional half, or
-    where r would come from the reference.
+    reference: the split that samples are measured against. out: the directory of samples, which
+    the salt of hidden names must not lie in. Raises UserError where the row cannot have the
+    condition, where guidance lacks its unconditional half, where a given file is none that can be
+    read, or where r would come from the reference.
     """
     if condition.kind == 'none':
         if not model.learned_nothing_given:
@@ -100,17 +109,21 @@ def prepare(
         return _labels(condition, model, setting, scale)
     if not model.learned_r:
         raise _cannot(condition, model, 'it was pre-trained without r')
+    if condition.kind == 'files':
+        return _files(condition, model, setting, dataset, scale, reference, out)
     given = {'images': _images, 'between': _between, 'density': _density}[condition.kind]
     return given(condition, model, setting, dataset, scale, seed, reference)
 
 
-def representations(model: Trained, setting: phases.Setting, split: str) -> np.ndarray:
-    """r of every image of a split, in order."""
+def representations(
+    model: Trained, setting: phases.Setting, examples: pipeline.Examples, what: str
+) -> np.ndarray:
+    """r of every image, in order; `what` the images are, for the progress line."""
     import jax  # the device part of this room is small: one jitted map
     represent = jax.jit(model.represent)
     return phases.map_split(
-        lambda batch: represent(model.params, model.frozen, batch), setting.splits[split],
-        model.config.classify.batch, setting.mesh, f'r of {split}',
+        lambda batch: represent(model.params, model.frozen, batch), examples,
+        model.config.classify.batch, setting.mesh, f'r of {what}',
     )
 
 
@@ -136,7 +149,8 @@ def _images(condition, model, setting, dataset, scale, seed, reference) -> Given
     if split not in dataset.splits:
         raise UserError(f'--condition {condition}: the splits are {", ".join(dataset.splits)}.')
     _refuse_reference(condition, split, reference)
-    r, images = representations(model, setting, split), dataset.split(split)
+    images = dataset.split(split)
+    r = representations(model, setting, setting.splits[split], split)
     order = np.random.default_rng(seed).permutation(len(r))  # neighbouring slices look alike
 
     def chosen(numbers):
@@ -148,11 +162,23 @@ def _images(condition, model, setting, dataset, scale, seed, reference) -> Given
         lambda numbers: numbers, {'r': f'of {len(r)} {split} images'})
 
 
+def _files(condition, model, setting, dataset, scale, reference, out) -> Given:
+    found = brought.read(condition.of.split(','), dataset, model.config, out)
+    brought.refuse_of_split(found, dataset.split(reference), reference)
+    r = representations(model, setting, pipeline.examples(found), 'files')
+    return Given(
+        model.given_r(scale), lambda numbers: r[numbers % len(r)],
+        lambda numbers: np.stack([found[i % len(r)]['image'] for i in numbers]),
+        lambda numbers: numbers,
+        {'r': f'of {len(r)} slices of given files ({brought.digest(found)})',
+         'slices': [record['id'] for record in found]})
+
+
 def _between(condition, model, setting, dataset, scale, seed, reference) -> Given:
     _refuse_reference(condition, 'valid', reference)
     split = dataset.split('valid')
     ends = _pair(condition, split)
-    r = representations(model, setting, 'valid')[ends]
+    r = representations(model, setting, setting.splits['valid'], 'valid')[ends]
     share = np.linspace(0, 1, STEPS_BETWEEN, dtype=np.float32)
 
     def values(numbers):
@@ -186,7 +212,8 @@ def _density(condition, model, setting, dataset, scale, seed, reference) -> Give
     name = 'train' if reference == 'pretrain' else 'pretrain'
     split = dataset.split(name)
     groups = np.array([split.stored(index)['patient'] for index in range(len(split))])
-    found = density.fit(representations(model, setting, name), groups, seed)
+    r = representations(model, setting, setting.splits[name], name)
+    found = density.fit(r, groups, seed)
     return Given(
         model.given_r(scale), lambda numbers: found.draw(seed, numbers), None,
         lambda numbers: numbers,

@@ -81,7 +81,7 @@ class Studio:
         model = self.model(row or self.row_for(condition))
         given = conditions.prepare(
             condition, model, self.setting, self.dataset, scale=settings.guidance,
-            seed=settings.seed, reference=self.reference_split)
+            seed=settings.seed, reference=self.reference_split, out=self.root)
         return Order(condition, model, given, settings)
 
     def make(self, order: Order, count: int) -> Made:

@@ -27,7 +27,7 @@ def prepared(studio, text, scale=1.0, row=''):
     condition = conditions.parse(text)
     model = studio.model(row or studio.row_for(condition))
     return model, conditions.prepare(condition, model, studio.setting, studio.dataset, scale=scale,
-                                     seed=0, reference='test')
+                                     seed=0, reference='test', out=studio.root)
 
 
 def drawn(studio, text, directory, count=10, batch=8, settings=SETTINGS, **options):
