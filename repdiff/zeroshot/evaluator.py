@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from repdiff import cluster, interrupt
 from repdiff.diffusion.schedule import Schedule
 from repdiff.files import write_npz
 from repdiff.progress import Progress
@@ -120,6 +121,7 @@ def in_pieces(
     def answer(*asked):
         parts = []
         for start in range(0, len(asked[0]), size):
+            interrupt.check()
             part = [x[start : start + size] for x in asked]
             parts.append(errors(*part) if record is None else one(*part))
             if progress:
