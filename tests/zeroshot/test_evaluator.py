@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from scipy.special import softmax
 from scipy.stats import multivariate_normal
 
-from repdiff import interrupt
+from repdiff import cluster, interrupt
 from repdiff.diffusion.schedule import linear
 from repdiff.sharding import AXES
 from repdiff.zeroshot.calibrate import Calibration
@@ -154,3 +154,26 @@ def test_a_signal_stops_between_pieces_and_what_was_done_is_not_done_again(tmp_p
     interrupt._asked = False
     assert in_pieces(errors, 2, tmp_path)(*asked).tolist() == [[1.0]] * 10
     assert calls[3:] == [[6, 7], [8, 9]]
+
+
+def test_of_several_processes_the_first_alone_reads_and_writes_what_is_kept(tmp_path, monkeypatch):
+    asked, told, computed = [np.arange(5)] * 4, [], []
+
+    def run(record):
+        def errors(*x):
+            computed.append(record.name)
+            return np.stack([x[0], x[0] / 7], 1).astype(np.float32)
+
+        return in_pieces(errors, 2, record)(*asked)
+
+    monkeypatch.setattr(cluster, 'of_first', lambda value: told.append(value) or value)
+    firsts = [run(tmp_path / 'seen') for _ in range(2)]
+    assert computed == ['seen'] * 3
+    # The second sees a file system that shows nothing yet.
+    monkeypatch.setattr(cluster, 'is_first', lambda: False)
+    monkeypatch.setattr(cluster, 'of_first', lambda value: told.pop(0))
+    seconds = [run(tmp_path / 'unseen') for _ in range(2)]
+    assert computed == ['seen'] * 3 + ['unseen'] * 3 and not told
+    assert not (tmp_path / 'unseen').exists()
+    for found in firsts + seconds:
+        np.testing.assert_array_equal(found, firsts[0])
