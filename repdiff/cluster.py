@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from repdiff import progress
+from repdiff import interrupt, progress
 from repdiff.errors import UserError
 
 PORT = 8476  # of the coordinator, where the scheduler names none
@@ -112,19 +112,29 @@ def first_then_rest(make: Callable[[], T], directory: str | os.PathLike) -> T:
     """make() in the first process, then in all others: what it leaves in `directory` is found there.
 
     Where hosts do not share `directory`, each makes its own; the processes of one host take turns.
+    Where make() stops at a signal (`interrupt.check`), all processes do.
     """
     if jax.process_count() == 1:
         return make()
-    made = make() if is_first() else None
-    wait_for_all('made')
-    if not is_first():
-        directory = Path(directory).expanduser()
-        directory.mkdir(parents=True, exist_ok=True)
-        with open(directory / '.turn', 'w') as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            made = make()
-    wait_for_all('found')
+    with _apart('made'):
+        made = make() if is_first() else None
+    with _apart('found'):
+        if not is_first():
+            directory = Path(directory).expanduser()
+            directory.mkdir(parents=True, exist_ok=True)
+            with open(directory / '.turn', 'w') as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                made = make()
     return made
+
+
+@contextlib.contextmanager
+def _apart(what: str) -> Iterator[None]:
+    """In here the processes do different things; where one is interrupted, all are at the end."""
+    with contextlib.suppress(interrupt.Interrupted):
+        yield
+    wait_for_all(what)
+    interrupt.rejoin()
 
 
 def check_same(text: str, message: str) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from repdiff import cluster, finished
+from repdiff import cluster, finished, interrupt
 from repdiff.data import pipeline, records
 from repdiff.eval import localise
 from repdiff.eval.answers import Answers
@@ -94,6 +94,7 @@ class Explainer:
         mesh = self._row.setting.mesh
         size = _AT_ONCE * mesh.size
         for start in range(0, len(found), size):
+            interrupt.check()
             chosen = np.minimum(np.arange(start, start + size), len(found) - 1)
             mine = chosen[host_rows(mesh, size)]
             host = {

@@ -117,7 +117,7 @@ def load(workdir: Path, row: str, mesh: Mesh) -> FinishedRow:
     if config.method != 'denoise':
         raise UserError(f'--row: {row!r} is no denoiser but a row to compare with '
                         f'(method {config.method!r}); choose a row that denoises.')
-    front = jax.device_put(_frontend(workdir, config, about['channels']), sharding.replicated(mesh))
+    front = sharding.to_all(_frontend(workdir, config, about['channels']), mesh)
     shape = (1, about['image_size'], about['image_size'], about['channels'])
     z_shape = jax.eval_shape(front.encode, jax.ShapeDtypeStruct(shape, np.uint8)).shape[1:]
     classes = tuple(about['classes'])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from repdiff import cluster, experiment, report, results
@@ -46,7 +47,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def finish(config: ConfigDict, workdir: Path) -> None:
     """As `run`, for one of several runs: passes by a workdir that has everything already."""
     experiment.claim(workdir, config)
-    if not (workdir / 'results.json').exists() or not (workdir / PAGE).exists():
+    done = (workdir / 'results.json').exists() and (workdir / PAGE).exists()
+    if not cluster.of_first(np.int32(done)):
         run(config, workdir)
         jax.clear_caches()  # the next run's programs are others
 

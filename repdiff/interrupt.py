@@ -1,17 +1,17 @@
 """Stopping at a signal: at one step on all hosts, with an exit code that asks to be run again."""
 
 import contextlib
-import itertools
 import os
 import signal
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_calls = itertools.count(1)
+_calls = 0
 _deferring = False
 _asked = False
 _agreed = False
@@ -60,12 +60,14 @@ def deferred() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether to stop here, the same in all processes: each must call this at the same places."""
-    global _agreed
+    """Whether to stop here, the same in all processes: each must call this at the same places, but
+    for parts that end with `rejoin`."""
+    global _agreed, _calls
     if jax.process_count() == 1:
         return _asked
     if not _agreed and jax.distributed.is_initialized():
-        _agreed = multihost_utils.reached_preemption_sync_point(next(_calls))
+        _calls += 1
+        _agreed = multihost_utils.reached_preemption_sync_point(_calls)
     return _agreed
 
 
@@ -73,3 +75,15 @@ def check() -> None:
     """Raises `Interrupted` where `requested`."""
     if requested():
         raise Interrupted
+
+
+def rejoin() -> None:
+    """After a part in which each of several processes called `requested` as often as it liked.
+
+    Raises `Interrupted` in all where one was to stop; else their counts are one again.
+    JAX lets all stop one call after the most calls that any has made, so none has passed that.
+    """
+    global _agreed, _calls
+    calls, agreed = multihost_utils.process_allgather(np.int32([_calls, _agreed])).max(0)
+    _calls, _agreed = int(calls), bool(agreed)
+    check()

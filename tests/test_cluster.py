@@ -20,7 +20,7 @@ PATIENCE_S = 300  # this machine may be busy
 SLOW_S = 0.3  # a batch, where a run is to be stopped
 
 
-def started(directory, processes, seconds=0.0):
+def started(directory, processes, seconds=0.0, script='processes.py'):
     """The processes of a run in `directory`."""
     directory.mkdir(exist_ok=True)
     with socket.socket() as free:
@@ -30,7 +30,7 @@ def started(directory, processes, seconds=0.0):
                                 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
     return [
         subprocess.Popen(
-            [sys.executable, HERE / 'processes.py', directory, coordinator, str(processes),
+            [sys.executable, HERE / script, directory, coordinator, str(processes),
              str(process), str(seconds)],
             env=environment, stderr=open(directory / f'stderr-{process}', 'a'))
         for process in range(processes)
@@ -109,6 +109,18 @@ def test_only_the_first_process_writes_what_people_read(runs):
     steps = [line['step'] for line in logbook.read(root / 'two') if 'loss' in line]
     assert steps == list(range(1, 25))
     assert not [path for path in (root / 'two').iterdir() if path.name.startswith('.shared')]
+
+
+def test_sigterm_to_one_that_waits_stops_the_first_at_its_work_and_then_all(tmp_path):
+    running = started(tmp_path, 2, 0.01, 'turns.py')
+    when(running, (tmp_path / 'working').exists)
+    running[1].send_signal(signal.SIGTERM)
+    codes, told = ended(tmp_path, running)
+    assert codes == [75, 75], told
+    assert not (tmp_path / 'made').exists()
+    codes, told = ended(tmp_path, started(tmp_path, 2, 0.0, 'turns.py'))
+    assert codes == [0, 0], told
+    assert (tmp_path / 'ended').read_text() == '1'
 
 
 def test_a_jobset_tells_its_pods_who_they_are():

@@ -16,14 +16,7 @@ from repdiff.train import train
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True)
-def listening():
-    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
-    interrupt.listen()
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    interrupt._asked = False
+pytestmark = pytest.mark.usefixtures('listening')
 
 
 def run(directory, wanted):

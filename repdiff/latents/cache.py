@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from repdiff import interrupt
 from repdiff.data import pipeline
 from repdiff.errors import UserError
 from repdiff.files import write_npz
@@ -150,6 +151,7 @@ def _build(split: Sequence[dict[str, Any]], vae: Vae, table: Path, name: str, ba
     keys, labels, ids, waiting = [], [], [], {}
     try:
         for index in range(len(split)):
+            interrupt.check()
             example = split[index]
             keys.append(store.key(example['image'], example['id']))
             labels.append(example['label'])

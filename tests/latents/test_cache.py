@@ -1,5 +1,7 @@
 """The latent cache: what is encoded anew and what is not, and what may befall its files."""
 
+import os
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from repdiff import interrupt
 from repdiff.errors import UserError
 from repdiff.latents import cache, store
 from repdiff.latents.vae import Vae
@@ -159,6 +162,22 @@ def test_an_interrupted_build_keeps_what_it_has(vae, tmp_path, encoded):
     assert len(encoded) == 7
     assert_holds(latents, Split(), vae)
     assert not [path for path in tmp_path.rglob('*') if path.name.startswith('.')]
+
+
+def test_a_signal_stops_between_batches_and_the_rest_is_encoded_later(
+        vae, tmp_path, encoded, listening):
+    class Signalled(Split):
+        def __getitem__(self, index):
+            if index == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__getitem__(index)
+
+    with interrupt.deferred(), pytest.raises(interrupt.Interrupted):
+        ensure(Signalled(), vae, tmp_path)
+    assert len(encoded) == 4
+    interrupt._asked = False
+    assert_holds(ensure(Split(), vae, tmp_path), Split(), vae)
+    assert len(encoded) == 7
 
 
 def test_a_killed_build_continues_after_its_last_whole_file(vae, tmp_path, encoded):

@@ -6,6 +6,9 @@ With z0 | c normal of mean μ_c and covariance σ² I, the best noise prediction
 over 2σ²: the score's slope is D/(2σ²) (v/δγ)² and its bias the log prior.
 """
 
+import os
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from jax.sharding import Mesh
 from scipy.special import softmax
 from scipy.stats import multivariate_normal
 
+from repdiff import cluster, interrupt
 from repdiff.diffusion.schedule import linear
 from repdiff.sharding import AXES
 from repdiff.zeroshot.calibrate import Calibration
@@ -133,3 +137,43 @@ def test_what_was_recorded_is_never_anothers_answer(tmp_path):
     assert of(1)(*asked).tolist() == of(2)(*asked).tolist() == [[1.0]] * 3
     assert seen == [2, 1, 2, 1]  # what is read back counts as done
     assert of(3)(asked[0] + 1, *asked[1:]).tolist() == [[3.0]] * 3
+
+
+def test_a_signal_stops_between_pieces_and_what_was_done_is_not_done_again(tmp_path, listening):
+    asked, calls = [np.arange(10)] * 4, []
+
+    def errors(*x):
+        calls.append(x[0].tolist())
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)  # several processes do not see it of themselves
+        return np.ones((x[0].size, 1), np.float32)
+
+    with interrupt.deferred(), pytest.raises(interrupt.Interrupted):
+        in_pieces(errors, 2, tmp_path)(*asked)
+    assert calls == [[0, 1], [2, 3], [4, 5]]
+    interrupt._asked = False
+    assert in_pieces(errors, 2, tmp_path)(*asked).tolist() == [[1.0]] * 10
+    assert calls[3:] == [[6, 7], [8, 9]]
+
+
+def test_of_several_processes_the_first_alone_reads_and_writes_what_is_kept(tmp_path, monkeypatch):
+    asked, told, computed = [np.arange(5)] * 4, [], []
+
+    def run(record):
+        def errors(*x):
+            computed.append(record.name)
+            return np.stack([x[0], x[0] / 7], 1).astype(np.float32)
+
+        return in_pieces(errors, 2, record)(*asked)
+
+    monkeypatch.setattr(cluster, 'of_first', lambda value: told.append(value) or value)
+    firsts = [run(tmp_path / 'seen') for _ in range(2)]
+    assert computed == ['seen'] * 3
+    # The second sees a file system that shows nothing yet.
+    monkeypatch.setattr(cluster, 'is_first', lambda: False)
+    monkeypatch.setattr(cluster, 'of_first', lambda value: told.pop(0))
+    seconds = [run(tmp_path / 'unseen') for _ in range(2)]
+    assert computed == ['seen'] * 3 + ['unseen'] * 3 and not told
+    assert not (tmp_path / 'unseen').exists()
+    for found in firsts + seconds:
+        np.testing.assert_array_equal(found, firsts[0])
