@@ -201,7 +201,7 @@ class _Run:
             self.stop()
 
     def check_state(self) -> None:
-        """Raises UserError where the last update, whose loss was finite, made the network not so."""
+        """Raises UserError where the last update, of a finite loss, left parameters that are not."""
         if not _finite((self.state.params, self.state.ema)):
             raise _not_finite(self.phase, 'a parameter', self.step)
 
