@@ -20,6 +20,7 @@ QUICK = {
     'latents': {'patch': 4, 'channels': 32},
     'tune': {'t_range': (0, 400)},
     'classify': {'t': (25, 50, 100, 200, 300), 'budget': 64},
+    'evidence': {'t': 300},
     'rows': ('rc_ldt', 'unconditional_ldt', 'ldt_from_scratch', 'dinov2', 'vit', 'resnet'),
 }
 
@@ -32,7 +33,7 @@ SMOKE = QUICK | {
     'pretrain': {'steps': 8, 'batch': 16, 'warmup_steps': 2, 'checkpoint_every': 8},
     'tune': QUICK['tune'] | {'steps': 8, 'batch': 16, 'warmup_steps': 2, 'checkpoint_every': 8},
     'classify': QUICK['classify'] | {'draws': 1, 'budget': 16, 'min_draws': 8},
-    'evidence': {'draws': 8, 'flips': 100, 'images': 8},
+    'evidence': QUICK['evidence'] | {'draws': 8, 'flips': 100, 'images': 8},
     'eval': {'bootstrap': 100},
     'log_every': 4,
 }

@@ -27,6 +27,7 @@ QUICK = {
     'pretrain': {'steps': 600, 'checkpoint_every': 200},
     'tune': {'steps': 400, 'checkpoint_every': 80, 't_range': (0, 400)},
     'classify': {'t': (25, 50, 100, 150, 200, 300)},
+    'evidence': {'t': 300},
     'eval': {'folds': 3, 'fold_splits': ('pretrain', 'train', 'valid', 'test')},
     'rows': ROWS,
 }
@@ -41,7 +42,7 @@ SMOKE = QUICK | {
     'pretrain': {'steps': 8, 'batch': 16, 'warmup_steps': 2, 'checkpoint_every': 8},
     'tune': {'steps': 8, 'batch': 16, 'warmup_steps': 2, 'checkpoint_every': 8},
     'classify': {'t': (25, 75), 'draws': 1, 'budget': 16, 'min_draws': 8},
-    'evidence': {'draws': 8, 'flips': 100, 'images': 8},
+    'evidence': {'draws': 8, 'flips': 100, 'images': 8, 't': 75},
     'eval': QUICK['eval'] | {'bootstrap': 200},
     'log_every': 4,
 }

@@ -55,11 +55,11 @@ PAPER = {
     'pretrain': {'steps': 64500, 'batch': 16, 'learning_rate': 1e-4, 'warmup_steps': 0,
                  'decay': 'constant', 'ema_decay': 0.9999, 'checkpoint_every': 5000},
     'tune': {'steps': 8900, 'batch': 16, 'learning_rate': 1e-4, 'warmup_steps': 0,
-             'decay': 'constant', 'ema_decay': 0.9999, 'checkpoint_every': 890, 'balanced': False, 't_range': (0, 1000),
-             'paired_weight': 0.0},
+             'decay': 'constant', 'ema_decay': 0.9999, 'checkpoint_every': 890,
+             'balanced': False, 't_range': (0, 1000), 'paired_weight': 0.0},
     'optim': {'b2': 0.999, 'weight_decay': 0.0},
     'classify': {'t': T_PAPER, 'draws': 8},
-    'evidence': {'smooth': 4.0},
+    'evidence': {'smooth': 4.0, 't': 400},
     'recipes': {'rc_ldt_paper': {'classify': {'t': T_PAPER}}},
 }
 
@@ -95,7 +95,7 @@ PUBLISHED = {
     'tune': {'steps': 4000, 'batch': 32, 'learning_rate': 1e-4, 'ema_decay': 0.999,
              'checkpoint_every': 400, 't_range': (0, 1000)},
     'classify': {'t': T_PAPER},
-    'evidence': {'smooth': 4.0},
+    'evidence': {'smooth': 4.0, 't': 400},
     'rows': ('rc_ldt', 'unconditional_ldt'),
 }
 
@@ -106,6 +106,7 @@ REPRESENTATION = {
     'pretrain': {'steps': 600, 'checkpoint_every': 150},
     'tune': {'steps': 400, 'checkpoint_every': 100, 'label_start': 'null', 't_range': (0, 1000)},
     'classify': {'t': (10, 25, 50, 100, 200, 300, 400)},
+    'evidence': {'t': 400},
     'log_every': 1,  # the first loss of tuning is that of the network as the switch leaves it
     'rows': ('pooled', 'tokens_half', 'tokens', 'tokens_paper', 'unconditional'),
     'recipes': {

@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import json
 import platform
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 
 from repdiff import cluster
 from repdiff.eval.answers import Answers
-from repdiff.files import write_json
+from repdiff.files import read_json, write_json
 
 
 class Card:
@@ -23,7 +22,7 @@ class Card:
     def __init__(self, workdir: Path, config: ConfigDict, fingerprint: str):
         self._path = workdir / 'card.json'
         if self._path.exists():
-            self._card = json.loads(self._path.read_text())
+            self._card = read_json(self._path, 'remove it and run again: it is written anew')
             return
         self._card = {
             'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),

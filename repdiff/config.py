@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from repdiff import allowed
 from repdiff.errors import UserError
 
 # The sections that pre-training depends on.
@@ -201,7 +202,7 @@ def base() -> ConfigDict:
         flips=1000,  # random sign flips of the test; 1 / flips is the smallest level
         smooth=1.5,  # pixels: standard deviation of the Gaussian that maps are smoothed by
         images=100,  # test slices with a true mask that the maps are measured on, at most
-        t=400,  # middle step that counterfactuals are denoised from
+        t=75,  # step that counterfactuals are denoised from, within tune.t_range
     ))
     config.eval = ConfigDict(dict(
         bootstrap=2000,  # resamples of patients for the 95 % intervals
@@ -277,7 +278,8 @@ def recipe(config: ConfigDict, row: str) -> ConfigDict:
     """The config that trains `row`: the base with that recipe's keys replaced.
 
     A row that takes over another's pre-training has what made it (`PRETRAINING`) from that row.
-    Raises UserError when the recipe names a key that the base config does not have.
+    Raises UserError when the recipe names a key that the base config does not have, and on a value
+    that a row may not have (`repdiff.allowed`).
     """
     if row not in config.recipes:
         raise UserError(
@@ -293,6 +295,7 @@ def recipe(config: ConfigDict, row: str) -> ConfigDict:
     except (KeyError, TypeError) as error:
         raise UserError(f'config.recipes.{row}: {error}; use keys of the base config.') from None
     _check_shared(config, row, result)
+    allowed.check(result, row)
     return result.lock()
 
 

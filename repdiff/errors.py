@@ -43,6 +43,17 @@ def check_writable(path: str | os.PathLike, what: str) -> None:
 
 
 @contextlib.contextmanager
+def writable(what: str, directory: str | os.PathLike, mend: str) -> Iterator[None]:
+    """Turns what ArrayRecord raises where it cannot write, or an `OSError`, into a `UserError`."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        reason = getattr(error, 'strerror', None) or str(error).partition(';')[0]
+        raise UserError(f'cannot write {what} to {directory}: {reason}; make room there, or '
+                        f'{mend}.') from None
+
+
+@contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turns a `UserError`, or a disk that refuses writing, into one sentence and exit code 2."""
     try:

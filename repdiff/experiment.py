@@ -21,7 +21,7 @@ from repdiff.data.arranged import Arranged
 from repdiff.data.settings import SIMULATED, DataSettings
 from repdiff.errors import UserError
 from repdiff.eval import floors
-from repdiff.files import write_json, write_npz
+from repdiff.files import read_json, write_json, write_npz
 from repdiff.latents import cache, frontend
 from repdiff.latents.vae import Vae
 from repdiff.methods.denoise import FIGURE_T
@@ -100,7 +100,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
             f'--workdir: cannot make {str(workdir)!r}: {error.strerror}; choose another directory.'
         ) from None
     cluster.check_shared(workdir, '--workdir')
-    before = json.loads(path.read_text()) if path.exists() else wanted
+    before = read_json(path, 'choose another --workdir') if path.exists() else wanted
     key = first_difference(before | {name: wanted[name] for name in finished.RESUMABLE}, wanted)
     if key is not None:
         raise UserError(

@@ -1,6 +1,5 @@
 """Evidence maps and counterfactuals of a trained row: of any images, and for the run's report."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from repdiff import cluster, finished, interrupt
 from repdiff.data import pipeline, records
 from repdiff.eval import localise
 from repdiff.eval.answers import Answers
-from repdiff.files import write_json, write_npz
+from repdiff.files import read_json, write_json, write_npz
 from repdiff.finished import FinishedRow
 from repdiff.latents.frontend import to_uint8
 from repdiff.objectives.denoise import latent
@@ -114,7 +113,7 @@ def exhibit(workdir: Path, answers: Answers, dataset: records.Dataset, mesh: Mes
     """
     done = workdir / 'scores' / f'{answers.name}.evidence.json'
     if cluster.of_first(np.int32(done.exists())):
-        return json.loads(done.read_text())
+        return read_json(done, 'remove it and run again: it is measured anew')
     row = finished.load(workdir, answers.name, mesh)
     explainer, split = Explainer(row), dataset.split('test')
     chosen, outcomes = _chosen(answers)

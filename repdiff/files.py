@@ -4,10 +4,14 @@ import io
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from repdiff.errors import UserError
 
 
 def write_atomic(path: str | os.PathLike, content: bytes | str, mode: int = 0o644) -> None:
@@ -35,6 +39,23 @@ def write_atomic(path: str | os.PathLike, content: bytes | str, mode: int = 0o64
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, atomically; NaN and infinity are refused with ValueError."""
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+
+
+def read_json(path: str | os.PathLike, mend: str) -> Any:
+    """What `write_json` wrote. Raises UserError, which tells the `mend`, where it is damaged."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except ValueError:
+        raise UserError(f'{path} is damaged, not valid JSON; {mend}.') from None
+
+
+def read_npz(path: str | os.PathLike, mend: str) -> dict[str, np.ndarray]:
+    """What `write_npz` wrote. Raises UserError, which tells the `mend`, where it is damaged."""
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        raise UserError(f'{path} is damaged, not a readable .npz file; {mend}.') from None
 
 
 def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:

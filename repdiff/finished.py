@@ -24,7 +24,7 @@ from repdiff.checkpoint import best_ema
 from repdiff.data import arrange, pipeline
 from repdiff.data.settings import DataSettings
 from repdiff.errors import UserError
-from repdiff.files import write_json, write_npz
+from repdiff.files import read_json, read_npz, write_json, write_npz
 from repdiff.latents.frontend import PatchBasis
 from repdiff.latents.vae import Vae
 from repdiff.methods import denoise, zeroshot
@@ -34,6 +34,7 @@ from repdiff.zeroshot.typicality import Typicality
 
 RESUMABLE = ('mesh', 'cache', 'keep_checkpoints')  # keys that may change when a run is resumed
 PREPARATION, FRONTEND = 'preparation.json', 'frontend.npz'
+_ANEW = 'run the main job again, which writes it anew'
 _ABOUT = ('name', 'simulated', 'classes', 'image_size', 'channels')
 _RENDERED = ('window', 'head_mask', 'crop')
 
@@ -128,10 +129,9 @@ def load(workdir: Path, row: str, mesh: Mesh) -> FinishedRow:
     params, step = _params(workdir, row, objective, z_shape, mesh)
     if not scores.is_done(workdir, row):
         raise _unfinished(workdir / 'scores' / f'{row}.json')
-    with np.load(workdir / 'scores' / f'{row}.npz') as arrays:
-        typicality = Typicality(arrays['valid_readings'])
-    return FinishedRow(row, config, about, setting, objective, params, step,
-                       scores.read_decision(workdir, row), typicality)
+    arrays, decision, _ = scores.read(workdir, row)
+    return FinishedRow(row, config, about, setting, objective, params, step, decision,
+                       Typicality(arrays['valid_readings']))
 
 
 class Desk:
@@ -195,20 +195,18 @@ def _frontend(workdir: Path, config: ConfigDict, channels: int) -> PatchBasis | 
     path = workdir / FRONTEND
     if not path.exists():
         raise _unfinished(path)
-    with np.load(path) as arrays:
-        return PatchBasis(
-            *(jax.numpy.asarray(arrays[name]) for name in ('mean', 'basis', 'scale')),
-            patch=int(arrays['patch']),
-        )
+    arrays = read_npz(path, _ANEW)
+    return PatchBasis(
+        *(jax.numpy.asarray(arrays[name]) for name in ('mean', 'basis', 'scale')),
+        patch=int(arrays['patch']),
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return read_json(path, _ANEW)
     except OSError:
         raise _unfinished(path) from None
-    except ValueError:
-        raise UserError(f'{path}: not valid JSON; run the main job again to write it anew.') from None
 
 
 def _unfinished(path: Path) -> UserError:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from repdiff.errors import UserError
-from repdiff.files import write_atomic, write_json
+from repdiff.files import read_json, write_atomic, write_json
 from repdiff.zeroshot import evidence
 
 NOTICE = 'research software, no medical device: not for diagnosis or care'
@@ -31,22 +31,26 @@ def content_of(pixels: np.ndarray) -> str:
 class Ledger:
     """The answers given so far in `out`, by the content of the image; each line is whole.
 
-    Raises: UserError where `out` holds the answers of another model.
+    Raises: UserError where `out` holds the answers of another model, or damaged ones.
     """
 
     def __init__(self, out: Path, identity: dict[str, Any]):
         self._path, about = out / 'predictions.jsonl', out / 'model.json'
         if not about.exists():
             write_json(about, identity)
-        elif json.loads(about.read_text()) != identity:
+        elif read_json(about, 'choose another --out, or remove that directory') != identity:
             raise UserError(f'--out: {str(out)!r} holds predictions of another model or window; '
                             'choose another directory, or remove it.')
         text = self._path.read_bytes() if self._path.exists() else b''
         whole = text[: text.rfind(b'\n') + 1]
         if whole != text:  # the last line was torn by a kill
             write_atomic(self._path, whole)
-        lines = (json.loads(line) for line in whole.splitlines())
-        self._known = {line['content']: line for line in lines}
+        try:
+            lines = [json.loads(line) for line in whole.splitlines()]
+            self._known = {line['content']: line for line in lines}
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f'{self._path} is damaged, not lines of JSON; remove it and run again: '
+                            'it is written anew.') from None
 
     def get(self, content: str) -> dict[str, Any] | None:
         """What is known of an image, or None."""

@@ -1,13 +1,12 @@
 """scores/ROW.*: what a row scored, what was chosen on validation, and its facts; and back."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from repdiff.files import write_json, write_npz
+from repdiff.files import read_json, read_npz, write_json, write_npz
 from repdiff.zeroshot.decision import Decision
 
 
@@ -39,20 +38,24 @@ def write(
 
 def read(workdir: Path, row: str) -> tuple[dict[str, np.ndarray], Decision, dict[str, Any]]:
     """The arrays, the decision and the facts that `write` left."""
-    with np.load(workdir / 'scores' / f'{row}.npz') as file:
-        arrays = dict(file)
+    arrays = read_npz(workdir / 'scores' / f'{row}.npz', _anew(row))
     return arrays, read_decision(workdir, row), read_facts(workdir, row)
 
 
 def read_decision(workdir: Path, row: str) -> Decision:
     """What was chosen on validation for a row."""
-    return Decision.from_json(json.loads((workdir / 'scores' / f'{row}.rule.json').read_text()))
+    path = workdir / 'scores' / f'{row}.rule.json'
+    return Decision.from_json(read_json(path, _anew(row)))
 
 
 def read_facts(workdir: Path, row: str) -> dict[str, Any]:
     """The facts of a row."""
-    return json.loads(_facts(workdir, row).read_text())
+    return read_json(_facts(workdir, row), _anew(row))
 
 
 def _facts(workdir: Path, row: str) -> Path:
     return workdir / 'scores' / f'{row}.json'
+
+
+def _anew(row: str) -> str:
+    return f'remove {row}.json there and run the main job again, which scores the row anew'

@@ -194,11 +194,18 @@ class _Run:
             self.log.write(step, **means, images_per_second=rate)
             self.progress.update(step - self.progress.done, loss=means['loss'])
             self.logged, self.logged_at = step, now
+        if due or stop:
+            self.check_state()
         if due:
             self.evaluate()
             self.logged_at = time.monotonic()
         elif stop:
             self.stop()
+
+    def check_state(self) -> None:
+        """Raises UserError where the last update, of a finite loss, left parameters that are not."""
+        if not _finite((self.state.params, self.state.ema)):
+            raise _not_finite(self.phase, 'a parameter', self.step)
 
     def evaluate(self) -> None:
         """Evaluates at this step and saves a checkpoint with the score."""
@@ -238,9 +245,17 @@ def _means(pending: list[dict], phase: Phase, step: int) -> dict[str, float]:
         values = np.array([scalars[name] for scalars in steps], np.float32)
         means[name] = float(metrics.Average.from_model_output(values).compute())
     if not np.isfinite(means['loss']):
-        raise UserError(
-            f'{phase.name}: the loss is not finite at or before step {step}; the checkpoint before '
-            'it is kept. Lower the learning rate, clip harder or compute in float32, and use a new '
-            'workdir.'
-        )
+        raise _not_finite(phase, 'the loss', step)
     return means
+
+
+@jax.jit
+def _finite(tree: Any) -> jax.Array:
+    return jax.numpy.stack([jax.numpy.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _not_finite(phase: Phase, what: str, step: int) -> UserError:
+    return UserError(
+        f'{phase.name}: {what} is not finite at or before step {step}; the checkpoint before it is '
+        'kept. Lower the learning rate, clip harder or compute in float32, and use a new workdir.'
+    )

@@ -69,6 +69,36 @@ def test_a_workdir_of_another_version_is_refused(tmp_path, command):
             command.main([f'--workdir={tmp_path}', *files])
 
 
+@pytest.mark.parametrize('section, key, value, words', [
+    ('tune', 'switch', 'nul', "'nul' in row 'rc_ldt'; choose from null, paper"),
+    ('tune', 'label_start', 'means', 'choose from class_means, null, random'),
+    ('pretrain', 'condition', 'r', 'choose from representation, none'),
+    ('representation', 'kind', 'token', 'choose from pooled, tokens'),
+    ('pretrain', 'decay', 'x', 'choose from cosine, constant'),
+    ('classify', 'passes', 0, 'is 0 in .* choose at least 1'),
+    ('classify', 't', (10, 1000), 'from 0 to 999'),
+    ('classify', 't', (), 'from 0 to 999'),
+    ('tune', 't_range', (0, 1001), 'end <= 1000'),
+    ('tune', 't_range', (50, 50), 'first < end'),
+    ('tune', 't_range', (0, 60), r'evidence.t is 75 .* from 0 to 59 \(tune.t_range\)'),
+    ('evidence', 't', 100, 'from 0 to 99'),
+])
+def test_a_value_that_is_none_of_the_choices_is_one_sentence(section, key, value, words):
+    config = configs.base()
+    config[section][key] = value
+    with pytest.raises(UserError, match=words):
+        configs.recipe(config, 'rc_ldt')
+
+
+def test_a_rows_own_values_are_checked_too():
+    config = configs.base()
+    with config.unlocked():
+        config.recipes.rc_ldt_paper.tune.update({'switch': 'papers'})
+    configs.recipe(config, 'rc_ldt')
+    with pytest.raises(UserError, match="config.tune.switch is 'papers' in row 'rc_ldt_paper'"):
+        configs.recipe(config, 'rc_ldt_paper')
+
+
 def test_the_first_difference_of_two_configs_is_named():
     old = {'a': {'b': 1, 'c': [1, 2]}, 'd': 1}
     assert experiment.first_difference(old, old) is None

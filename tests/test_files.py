@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from repdiff import files, logbook
+from repdiff import config, experiment, files, logbook
+from repdiff.card import Card
 from repdiff.errors import UserError, exit_on_user_error
+from repdiff.predictions import Ledger
 from repdiff.progress import Progress
 
 
@@ -54,3 +57,27 @@ def test_progress_prints_plain_lines_off_a_terminal(capsys):
     assert lines[1].startswith('work: 4/4 100%')
     progress.update(0, draws=3)
     assert capsys.readouterr().err == ''
+
+
+def test_a_damaged_file_is_one_sentence_with_the_mend(tmp_path):
+    path = tmp_path / 'x.npz'
+    files.write_npz(path, a=np.arange(300), b=np.ones(3))
+    whole = path.read_bytes()
+    assert files.read_npz(path, 'mend')['a'][-1] == 299
+    for content in (b'', whole[:9], whole[:-9], whole[:60] + bytes(20) + whole[80:], b'{'):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match='x.npz is damaged, .*; do this'):
+            files.read_npz(path, 'do this')
+
+
+@pytest.mark.parametrize('name, opened, mend', [
+    ('config.json', lambda at: experiment.claim(at, config.base()), 'choose another --workdir'),
+    ('card.json', lambda at: Card(at, config.base(), ''), 'remove it and run again'),
+    ('model.json', lambda at: Ledger(at, {}), 'choose another --out'),
+    ('predictions.jsonl', lambda at: Ledger(at, {}), 'remove it and run again'),
+])
+@pytest.mark.parametrize('content', [b'{"name": \n', b'\xff\xfe\n'])
+def test_a_damaged_file_of_a_directory_is_one_sentence(tmp_path, name, opened, mend, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f'{name} is damaged, .*{mend}'):
+        opened(tmp_path)

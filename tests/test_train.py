@@ -94,6 +94,23 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     assert [p.name for p in (tmp_path / 'checkpoints' / 'p').iterdir() if p.name.isdigit()] == ['4']
 
 
+def test_a_gradient_that_is_not_finite_at_a_checkpoint_stops_before_it_is_evaluated(tmp_path):
+    poisoned = np.random.default_rng(8).normal(size=(8, 3)).astype(np.float32)[0, 0]  # step 8
+
+    def broken(params, frozen, batch, key):
+        loss, scalars = loss_fn(params, frozen, batch, key)
+        good = jnp.where(jnp.abs(batch['x'][0, 0] - poisoned) < 1e-6, 0.0, 1.0)
+        return loss + 0 * jnp.sqrt(good * jnp.sum(params['scale'] ** 2)), scalars
+
+    def evaluate(params):
+        assert np.isfinite(params['scale']).all()
+        return None, {}
+
+    with pytest.raises(UserError, match=r'p: a parameter is not finite at or before step 8'):
+        run(tmp_path, 12, evaluate, loss_fn=broken)
+    assert [p.name for p in (tmp_path / 'checkpoints' / 'p').iterdir() if p.name.isdigit()] == ['4']
+
+
 def test_no_steps_keep_the_start_as_a_checkpoint(tmp_path):
     for _ in range(2):
         found = run(tmp_path, 0)

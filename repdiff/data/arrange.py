@@ -80,10 +80,11 @@ def arrange(own: records.Dataset, others: Sequence[records.Dataset],
             wanted: Arrangement) -> records.Dataset | Arranged:
     """The data set `own` as `wanted` arranges it; `others` are the sources of its `others`.
 
-    Raises: UserError where a class has too few patients for the folds, a split lacks a class, other
-    images have another size, or a patient or an image to be tested is in another source, too.
+    Raises: UserError where there is nothing to pre-train on (which the front end needs even where no
+    row does), a class has too few patients for the folds, a split lacks a class, other images have
+    another size, or a patient or an image to be tested is in another source, too.
     """
-    if wanted.changes_nothing:
+    if wanted.changes_nothing and 'pretrain' in own.splits:
         return own
     datasets = [own, *others]
     known = _Known(datasets)
@@ -96,8 +97,10 @@ def arrange(own: records.Dataset, others: Sequence[records.Dataset],
         _check_alike(own, name, other)
         pretrain += [(number, 'pretrain', i) for i in range(len(other.split('pretrain')))]
     if not pretrain:
-        raise UserError(f'config.data.pretrain_on is {wanted.pretrain_on}, which has no images; '
-                        'name another split, or change the fractions.')
+        raise UserError(
+            f'config.data.pretrain_on is {wanted.pretrain_on}, of which there are no images; '
+            'pre-train on the training images without their labels, --config.data.pretrain_on='
+            """"('train',)", or give the pretrain split images.""")
     places['pretrain'] = pretrain
     for name, share in wanted.keep.items():
         places[name] = _kept(places[name], known, share, name, wanted.seed)

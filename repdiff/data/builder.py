@@ -1,6 +1,7 @@
 """The TFDS builder that writes records as they come, as ArrayRecord files, without TensorFlow."""
 
 import collections
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from repdiff.data.png import encode_png
 from repdiff.data.slices import SPLITS
+from repdiff.errors import writable
 
 _SHARD_BYTES = 256 << 20  # a split of more is cut into several files
 
@@ -21,17 +23,23 @@ class _Shard:
 
     def __init__(self, path: Path):
         self.path, self.count, self.size = path, 0, 0
-        self._writer = ArrayRecordWriter(str(path), 'group_size:1')
+        with self._writable():
+            self._writer = ArrayRecordWriter(str(path), 'group_size:1')
 
     def add(self, content: bytes) -> None:
         """Appends a record."""
-        self._writer.write(content)
+        with self._writable():
+            self._writer.write(content)
         self.count += 1
         self.size += len(content)
 
     def close(self) -> None:
         """Finishes the file."""
-        self._writer.close()
+        with self._writable():
+            self._writer.close()
+
+    def _writable(self) -> contextlib.AbstractContextManager:
+        return writable('records', self.path.parent, 'choose another directory')
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):

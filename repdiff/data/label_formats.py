@@ -37,6 +37,11 @@ def require(source: str, header: Sequence[str], columns: Sequence[str]) -> None:
         )
 
 
+# Words on a file of labels whose rows name no slices.
+NO_FILES = ("no column 'file' or 'id', give the one that names the slices with "
+            '--config.data.key_column (prepare: --key-column)')
+
+
 def columns_are(header: Sequence[str]) -> str:
     """Words on the columns of a file; of one without a header they quote no cell."""
     if any(name.isdecimal() or deidentify.scrub(name) != name for name in header):

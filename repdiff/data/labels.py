@@ -231,8 +231,10 @@ def _build(
             raise UserError(f'{at} has an empty {columns.key or columns.patient!r}; fill it in.')
         for name in (row.key, *cells.get(label_formats.ALIASES, '').split('\t')):
             if name and table.setdefault(name, row) is not row:
-                raise UserError(f'{at} repeats the name of row {first[name]}; keep one row for '
-                                'each.')
+                mend = 'keep one row for each' if columns.key else (
+                    f'keep one row for each patient, or, as there is {label_formats.NO_FILES}; '
+                    f'{label_formats.columns_are(header)}')
+                raise UserError(f'{at} repeats the name of row {first[name]}; {mend}.')
             first[name] = number
     if not table:
         raise UserError(f'label file {source!r} has no rows below its header.')

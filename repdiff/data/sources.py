@@ -8,6 +8,7 @@ from pathlib import Path
 
 from repdiff.data import deidentify, jobs, named, phantom, preparation, records, workers
 from repdiff.data.settings import FORMAT, TFDS, DataSettings
+from repdiff.errors import UserError
 
 __all__ = ['DataSettings', 'cache_key', 'ensure_prepared']
 
@@ -17,11 +18,12 @@ def ensure_prepared(settings: DataSettings, cache_dir: str | os.PathLike) -> Pat
 
     A file that cannot be used is an error here; `python -m repdiff.prepare` may leave it out.
 
-    Raises: UserError on anything wrong with the source, the labels or the splits.
+    Raises: UserError on anything wrong with the source, the labels or the splits, and on a prepared
+    data set of another image size or other channels than the settings'.
     """
     source = Path(settings.source).expanduser()
     if (source / records.PREPARE).is_file():
-        records.open(source)
+        _check_size(records.open(source), settings)
         return source
     cache = Path(cache_dir).expanduser()
     place = hashlib.sha256(str(source.absolute()).encode()).hexdigest()[:8]
@@ -34,6 +36,18 @@ def ensure_prepared(settings: DataSettings, cache_dir: str | os.PathLike) -> Pat
             settings, out, strict=True, processes=workers.cores(), preview=False, salt=salt,
             earlier_at=_latest(cache, f'{settings.name}-{place}'), mapping=None)
     return out
+
+
+def _check_size(dataset: records.Dataset, settings: DataSettings) -> None:
+    """Raises UserError where a prepared data set has other images than the settings ask for."""
+    has = {key: dataset.info[key] for key in ('image_size', 'channels')}
+    asked = {key: getattr(settings, key) for key in has}
+    if has != asked:
+        shown = ' and '.join(f'{key} {value}' for key, value in has.items())
+        prepare = ' '.join(f'--{key.replace("_", "-")}={value}' for key, value in asked.items())
+        run = ' '.join(f'--config.data.{key}={value}' for key, value in has.items())
+        raise UserError(f'the prepared data set {settings.source!r} has {shown}, and the config '
+                        f'asks for others; run with {run}, or prepare it again with {prepare}.')
 
 
 def _latest(cache: Path, stem: str) -> Path | None:

@@ -60,7 +60,7 @@ def check(settings: DataSettings, table: labels.Table, paths: Sequence[Path]) ->
     label_file = str(settings.labels_path())
     rows = dict.fromkeys(table.rows.values())
     if {jobs.kind_of(path) for path in paths} <= {'pictures', ''}:
-        _check_files(label_file, settings, rows, paths)
+        _check_files(label_file, settings, table, paths)
     first: dict[str, labels.Row] = {}
     for row in rows:
         if row.patient and row.split:
@@ -71,8 +71,9 @@ def check(settings: DataSettings, table: labels.Table, paths: Sequence[Path]) ->
                     f'two splits, {other.split} and {row.split}; keep a patient in one.')
 
 
-def _check_files(label_file: str, settings: DataSettings, rows: dict[labels.Row, None],
+def _check_files(label_file: str, settings: DataSettings, table: labels.Table,
                  paths: Sequence[Path]) -> None:
+    rows = dict.fromkeys(table.rows.values())
     if settings.patient_column == 'auto' and not any(row.patient for row in rows):
         raise UserError(f"{label_file!r} has no column 'patient', so images of a person could end "
                         'up in two splits; '
@@ -88,5 +89,8 @@ def _check_files(label_file: str, settings: DataSettings, rows: dict[labels.Row,
         parts = row.key.split('/')
         if not settings.files and known.isdisjoint(
                 '/'.join(parts[start:]) for start in range(len(parts))):
+            if table.of_patients:
+                raise UserError(f'as {label_file!r} has {label_formats.NO_FILES}; '
+                                f'{label_formats.columns_are(_header(Path(label_file)))}.')
             raise UserError(f'row {row.number} of {label_file!r} names a file that is not in '
                             f'{str(root)!r}; remove the row or add the file.')

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from repdiff.errors import UserError
+from repdiff.errors import UserError, writable
 
 RECORDS = 4096  # images in a file: few files to hold open, even of a million images
 SECONDS = 300.0  # after which a file is finished anyway: a killed build loses at most these
@@ -130,11 +130,5 @@ def _undamaged(path: Path):
                         'encodes its images anew.') from None
 
 
-@contextlib.contextmanager
-def _writable(directory: Path):
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        reason = getattr(error, 'strerror', None) or str(error).partition(';')[0]
-        raise UserError(f'cannot write latents to {directory}: {reason}; make room there, or '
-                        'choose another --config.cache.') from None
+def _writable(directory: Path) -> contextlib.AbstractContextManager:
+    return writable('latents', directory, 'choose another --config.cache')

@@ -16,7 +16,7 @@ PLAIN = Arrangement(folds=0, fold=0, fold_splits=('train', 'valid', 'test'),
 SIZES = {'pretrain': 12, 'train': 12, 'valid': 8, 'test': 10}  # patients
 
 
-def write(path, name='set', salt='', size=8, seed=0):
+def write(path, name='set', salt='', size=8, seed=0, without=None):
     """Patients of three slices; every third patient has one positive slice."""
     rng = np.random.default_rng(seed)
 
@@ -30,7 +30,8 @@ def write(path, name='set', salt='', size=8, seed=0):
 
     info = {'name': name, 'simulated': False, 'classes': ['no', 'yes'], 'markers': [],
             'masks': False, 'image_size': size, 'channels': 1, 'fingerprint': name, 'skipped': []}
-    return records.write({key: split(key, people) for key, people in SIZES.items()}, path, info)
+    sizes = {key: people for key, people in SIZES.items() if key != without}
+    return records.write({key: split(key, people) for key, people in sizes.items()}, path, info)
 
 
 @pytest.fixture(scope='module')
@@ -121,6 +122,14 @@ def test_what_is_tested_may_not_hide_in_another_source(own, tmp_path):
 
 def test_the_data_sets_own_splits_stand_as_they_are(own):
     assert arrange(own, [], PLAIN) is own
+
+
+def test_data_without_a_pretrain_split_need_another_to_pretrain_on(tmp_path):
+    labelled = write(tmp_path / 'set', without='pretrain')
+    with pytest.raises(UserError, match=r"--config.data.pretrain_on=\"\('train',\)\""):
+        arrange(labelled, [], PLAIN)
+    made = arrange(labelled, [], dataclasses.replace(PLAIN, pretrain_on=('train',)))
+    assert patients(made, 'pretrain') == patients(labelled, 'train')
 
 
 @pytest.mark.parametrize('changes, words', [

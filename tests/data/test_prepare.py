@@ -163,6 +163,8 @@ def drop_column(name):
 
 @pytest.mark.parametrize(('change', 'options', 'words'), [
     (drop_column('patient'), (), "no column 'patient'.*its columns are 'file', 'facility'"),
+    (drop_column('file'), (), "no column 'file' or 'id', give .*--config.data.key_column .prepare: "
+     "--key-column.*its columns are 'patient'"),
     (drop_column('label'), (), 'has no label column label, class, hematoma, hemorrhage; name one'),
     (drop_column('label'), ('--label=label',), "has no column 'label'; its columns are 'file'"),
     (lambda lines: [*lines, 'slices/x.png,P,C,0,0,0,train'], (),

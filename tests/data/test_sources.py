@@ -127,6 +127,17 @@ def test_a_prepared_directory_is_taken_as_it_is(tmp_path):
     assert not (tmp_path / 'other').exists()
 
 
+@pytest.mark.parametrize('changes', [{'image_size': 32}, {'channels': 3}])
+def test_a_prepared_directory_of_another_size_is_refused_with_both_mends(tmp_path, changes):
+    first = sources.ensure_prepared(simulated(), tmp_path / 'cache')
+    asked = {'image_size': 16, 'channels': 1} | changes
+    with pytest.raises(UserError) as refused:
+        sources.ensure_prepared(make_settings(first, **changes), tmp_path / 'other')
+    for words in ('--config.data.image_size=16 --config.data.channels=1',
+                  f'--image-size={asked["image_size"]} --channels={asked["channels"]}'):
+        assert words in str(refused.value)
+
+
 def test_other_code_prepares_anew(tmp_path, monkeypatch):
     first = sources.ensure_prepared(simulated(), tmp_path / 'cache')
     monkeypatch.setattr(sources, 'FORMAT', sources.FORMAT + 1)
