@@ -152,7 +152,7 @@ def test_a_step_on_eight_devices_equals_one_device(compiled, shape):
 @pytest.mark.parametrize('shape', MESHES)
 def test_the_state_is_donated_so_that_a_step_has_one_in_memory(compiled, shape):
     made = compiled[3][shape]
-    assert 0 < made.outputs < made.arguments / 100  # scalars alone are new
+    assert 0 < made.outputs < made.arguments / 20  # scalars and alignment alone are new
 
 
 VECTORS = ('bias', 'scale', 'ls1', 'ls2', 'cls_token', 'mask_token', 'null')  # of one width

@@ -9,7 +9,6 @@ import argparse
 import os
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
