@@ -35,8 +35,7 @@ def measure(given: argparse.Namespace, size: str, unroll: bool) -> tuple[Compile
     """The compiled step of tuning, and the processor time that it took."""
     from repdiff import abstract
 
-    config = sizes.config_of(given, size, 'label')
-    config.model.unroll = unroll
+    config = sizes.config_of(given, size, 'label', unroll=unroll, remat='none')
     began = time.process_time()
     compiled = abstract.phase(config, 'tune', steps.CLASSES).compile(make_mesh(-1, 1, 1))
     return compiled, time.process_time() - began

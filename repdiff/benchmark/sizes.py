@@ -61,11 +61,12 @@ def run(given: argparse.Namespace) -> None:
         print(line(given, size, 'score', 'label'), flush=True)
 
 
-def config_of(given: argparse.Namespace, size: str, case: str) -> ConfigDict:
-    """A config of the size, with blocks as the options have them."""
+def config_of(
+    given: argparse.Namespace, size: str, case: str, *, unroll: bool, remat: str
+) -> ConfigDict:
+    """A config of the size, whose blocks are repeated or scanned and recomputed as is said."""
     config = steps.config_of(
-        case, given.batch, **SIZES[size], patch=2, dtype=given.dtype, unroll=given.unroll,
-        remat=given.remat)
+        case, given.batch, **SIZES[size], patch=2, dtype=given.dtype, unroll=unroll, remat=remat)
     with config.unlocked():
         config.update(LATENTS | {
             'tune': {'batch': given.batch}, 'mesh': {'data': -1},
@@ -79,9 +80,9 @@ def line(given: argparse.Namespace, size: str, what: str, case: str) -> str:
     """Times one step at one size beside the ceiling and PyTorch; a line of the table."""
     from repdiff import abstract
 
-    config = config_of(given, size, case)
-    plain = config.copy_and_resolve_references().unlock()
-    plain.model.remat = 'none'  # what is computed again is no progress
+    config = config_of(given, size, case, unroll=given.unroll, remat=given.remat)
+    # What is computed again is no progress.
+    plain = config_of(given, size, case, unroll=given.unroll, remat='none')
     z_shape = abstract.latent_shape(config)
     objective = steps.make_objective(config, case, z_shape)
     if what == 'score':

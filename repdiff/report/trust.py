@@ -83,15 +83,16 @@ def early_stop(run: Run) -> bytes | None:
             axes.plot(cost, other, line, color=colour, marker=marker, markersize=4, label=words)
             if kind == 'sequential':
                 for point, x, y in zip(points, cost, other):
-                    axes.annotate(f'{point["alpha"]:g}', (x, y), (4, 4), fontsize=7,
-                                  textcoords='offset points', color=colour)
+                    if point['alpha'] == found['alpha']:
+                        axes.annotate(f'alpha {point["alpha"]:g}', (x, y), (-6, -3), fontsize=7,
+                                      ha='right', textcoords='offset points', color=colour)
         lowest = min(p['cost'] for points in found['curves'].values() for p in points)
         axes.set(xscale='log', yscale='log', xlim=(0.8 * lowest, 1.05), ylim=(0.7 * least, 1),
                  xlabel='forward passes, of the full budget', title=run.title(name))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(lambda share, _: f'{100 * share:g}%')
         axes.xaxis.set_minor_formatter(NullFormatter())
-    panels[0].set_ylabel('decided otherwise than by the full budget')
+    panels[0].set_ylabel('decided otherwise than by\nthe full budget (lowest: none)')
     _legend(drawing, panels[0], 3)
     return style.png(drawing)
 

@@ -27,7 +27,7 @@ def test_a_row_is_operations_over_time_over_the_ceiling():
 
 
 def test_operations_of_training_are_three_times_those_of_scoring():
-    config = sizes.config_of(given(), 'S', 'label')
+    config = sizes.config_of(given(), 'S', 'label', unroll=False, remat='none')
     scored = abstract.scorer(config, make_mesh(-1, 1, 1), steps.CLASSES).flops() / (2 * 8)
     trained = abstract.phase(config, 'tune', steps.CLASSES).flops() / 8
     # A backward pass is two products for each of the forward pass; the first needs only one.
