@@ -41,8 +41,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for recipe in recipes.values():
         phases.check_batches(recipe, mesh)
     dataset = prepared(config)
-    card = Card(workdir, config, dataset.info['fingerprint'])
     setting = make_setting(config, list(recipes.values()), dataset, mesh)
+    card = Card(workdir, config, dataset.info['fingerprint'])
     if cluster.is_first():
         finished.keep(workdir, dataset.info, setting.frontend)
         write_npz(
@@ -90,7 +90,8 @@ def make_setting(
 def claim(workdir: Path, config: ConfigDict) -> None:
     """Makes `workdir` this config's, or checks that it is. Raises UserError if it is another's.
 
-    A run may be resumed with other values of what no result depends on (`RESUMABLE`).
+    A run may be resumed with other values of what no result depends on (`RESUMABLE`). Where nothing
+    but its config is there, as after bad input was refused, there is nothing to resume.
     """
     path, wanted = workdir / 'config.json', json.loads(config.to_json())
     try:
@@ -101,6 +102,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         ) from None
     cluster.check_shared(workdir, '--workdir')
     before = read_json(path, 'choose another --workdir') if path.exists() else wanted
+    if all(place.is_dir() or place.name == path.name for place in workdir.rglob('*')):  # of folds
+        before = wanted
     key = first_difference(before | {name: wanted[name] for name in finished.RESUMABLE}, wanted)
     if key is not None:
         raise UserError(

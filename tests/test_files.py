@@ -81,3 +81,16 @@ def test_a_damaged_file_of_a_directory_is_one_sentence(tmp_path, name, opened, m
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f'{name} is damaged, .*{mend}'):
         opened(tmp_path)
+
+
+def test_a_workdir_in_which_nothing_was_computed_may_be_had_by_another_config(tmp_path):
+    other = config.base()
+    other.seed = 1
+    (tmp_path / 'fold-0').mkdir()
+    for place in (tmp_path, tmp_path / 'fold-0'):  # a run of folds, refused for its data
+        experiment.claim(place, config.base())
+    experiment.claim(tmp_path, other)
+    assert json.loads((tmp_path / 'config.json').read_text())['seed'] == 1
+    (tmp_path / 'card.json').write_text('{}')
+    with pytest.raises(UserError, match='another value of config.seed'):
+        experiment.claim(tmp_path, config.base())
