@@ -102,7 +102,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         ) from None
     cluster.check_shared(workdir, '--workdir')
     before = read_json(path, 'choose another --workdir') if path.exists() else wanted
-    if all(place.is_dir() or place.name == path.name for place in workdir.rglob('*')):  # of folds
+    ours = before.keys() == wanted.keys()  # not another program's config.json
+    if ours and all(place.is_dir() or place.name == path.name for place in workdir.rglob('*')):
         before = wanted
     key = first_difference(before | {name: wanted[name] for name in finished.RESUMABLE}, wanted)
     if key is not None:
