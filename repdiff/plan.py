@@ -157,9 +157,10 @@ def _times(
 def tables(found: dict[str, Any]) -> str:
     """The plan for people."""
     mesh = ' × '.join(f'{axis} {size}' for axis, size in found['mesh'].items())
+    remat = '' if found['remat'] == 'none' else f', remat {found["remat"]}'
     lines = [
         f'{found["name"]}, row {found["row"]}: {found["devices"]} devices ({mesh}), '
-        f'{found["dtype"]}{", remat " + found["remat"] if found["remat"] != "none" else ""}, {found["classes"]} classes', '',
+        f'{found["dtype"]}{remat}, {found["classes"]} classes', '',
         *_grid(['', *found['phases']], _phase_rows(found['phases'])), '',
         'The last three lines of bytes are of the program that XLA compiled for pretended CPUs.',
         'It has no fused attention and holds some of bfloat16 in float32; other chips will differ.',
