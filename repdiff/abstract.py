@@ -15,6 +15,7 @@ from repdiff.compile import CompiledStep, compile_step, matmul_flops
 from repdiff.latents.frontend import PatchBasis
 from repdiff.methods import denoise
 from repdiff.models.autoencoder import AutoencoderKL
+from repdiff.objectives.augment import Augmentation
 from repdiff.step import TrainState, create_state, make_train_step
 from repdiff.zeroshot.score import Scorer
 
@@ -63,7 +64,8 @@ def phase(config: ConfigDict, name: str, classes: int = 2) -> AbstractPhase:
     tx = phases.optimizer(config, section)
     return AbstractPhase(
         train_step=make_train_step(
-            objective, tx, ema_decay=section.ema_decay, accumulate=config.optim.accumulate
+            objective, tx, ema_decay=section.ema_decay, accumulate=config.optim.accumulate,
+            augment=Augmentation(**config.augmentation),
         ),
         tx=tx,
         state=jax.eval_shape(lambda params: create_state(params, tx), params),
@@ -126,7 +128,7 @@ def _frontend(config: ConfigDict, z_shape: tuple[int, int, int]) -> PatchBasis |
 def _batch(config: ConfigDict, size: int, z_shape: tuple[int, int, int]) -> dict:
     batch = {'label': _array((size,), jnp.int32), 'id': _array((size, 2), jnp.uint32)}
     if config.latents.kind == 'sd_vae':
-        batch['z0'] = _array((size, *z_shape))
+        batch['moments'] = _array((size, 2, 2, *z_shape))
     if config.latents.kind != 'sd_vae' or published.on_pixels(config):
         side = config.data.image_size
         batch['image'] = _array((size, side, side, config.data.channels), jnp.uint8)

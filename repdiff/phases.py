@@ -18,6 +18,7 @@ from repdiff.data import pipeline
 from repdiff.errors import UserError
 from repdiff.latents.frontend import PatchBasis
 from repdiff.latents.vae import Vae
+from repdiff.objectives.augment import Augmentation
 from repdiff.progress import Progress
 from repdiff.sharding import batch_parts, host_rows, param_shardings, to_devices, to_hosts
 from repdiff.train import Phase
@@ -94,8 +95,7 @@ def make_phase(
         frozen=frozen,
         iterator=pipeline.train_iterator(
             setting.splits[split], batch=section.batch, rows=host_rows(setting.mesh, section.batch),
-            seed=config.seed, augmentation=pipeline.Augmentation(**config.augmentation),
-            balanced=balanced,
+            seed=config.seed, balanced=balanced,
         ),
         evaluate=evaluate,
         steps=section.steps,
@@ -105,6 +105,7 @@ def make_phase(
         log_every=config.log_every,
         checkpoint_every=section.checkpoint_every,
         keep=config.keep_checkpoints,
+        augment=Augmentation(**config.augmentation),
         reads=reads,
     )
 

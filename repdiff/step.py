@@ -12,8 +12,11 @@ from jax.sharding import Mesh
 from repdiff.optim import ema_update
 from repdiff.sharding import batch_sharding, on_mesh, replicated, state_shardings
 
+Batch = dict[str, jax.Array]
 # (params, frozen, batch, key) -> (scalar loss, scalars to log)
-LossFn = Callable[[Any, Any, dict[str, jax.Array], jax.Array], tuple[jax.Array, dict]]
+LossFn = Callable[[Any, Any, Batch, jax.Array], tuple[jax.Array, dict]]
+# (key, batch as it was read) -> batch as the loss sees it
+Augment = Callable[[jax.Array, Batch], Batch]
 
 
 @flax.struct.dataclass
@@ -38,15 +41,16 @@ def create_state(params, tx: optax.GradientTransformation) -> TrainState:
 
 def make_train_step(
     loss_fn: LossFn, tx: optax.GradientTransformation, *, ema_decay: float | optax.Schedule,
-    accumulate: int, reads: Callable[[TrainState], dict] | None = None,
+    accumulate: int, augment: Augment | None = None,
+    reads: Callable[[TrainState], dict] | None = None,
 ) -> Callable:
     """(state, frozen, batch, key) -> (state, scalars), pure.
 
     The key of a step is fold_in(key, step), so a resumed run draws what an uninterrupted one would.
-    With `accumulate` > 1 the batch is cut into that many equal parts whose gradients are averaged;
-    the optimizer and the EMA move once. A part takes every `accumulate`-th row, so that each device
-    has its share of it without moving images. What `reads` takes from the state, its EMA as a
-    teacher, say, the loss finds in `frozen`.
+    `augment` changes the whole batch before the loss sees it. With `accumulate` > 1 the batch is then
+    cut into that many equal parts whose gradients are averaged; the optimizer and the EMA move once.
+    A part takes every `accumulate`-th row, so that each device has its share of it without moving
+    images. What `reads` takes from the state, its EMA as a teacher, say, the loss finds in `frozen`.
     """
 
     def gradients(params, frozen, batch, key):
@@ -71,6 +75,9 @@ def make_train_step(
 
     def train_step(state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
+        if augment is not None:
+            augment_key, key = jax.random.split(key)
+            batch = augment(augment_key, batch)
         if reads is not None:
             frozen = frozen | reads(state)
         compute = gradients if accumulate == 1 else accumulated

@@ -21,7 +21,7 @@ from repdiff.files import write_atomic
 from repdiff.logbook import Logbook
 from repdiff.progress import Progress, note
 from repdiff.sharding import state_shardings, to_all, to_devices
-from repdiff.step import LossFn, TrainState, create_state, make_train_step
+from repdiff.step import Augment, LossFn, TrainState, create_state, make_train_step
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Phase:
     changes); iterator: endless host batches with get_state/set_state; evaluate: EMA parameters ->
     (validation score or None, scalars), called at every checkpoint; steps, batch (images a step
     over all hosts), accumulate, ema_decay, log_every and checkpoint_every in steps; keep: newest
-    checkpoints kept; reads: what the loss takes from the state (`make_train_step`).
+    checkpoints kept; augment and reads: see `make_train_step`.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Phase:
     log_every: int
     checkpoint_every: int
     keep: int
+    augment: Augment | None = None
     reads: Callable[[TrainState], dict] | None = None
 
 
@@ -172,7 +173,7 @@ class _Run:
         phase = self.phase
         train_step = make_train_step(
             phase.loss_fn, phase.tx, ema_decay=phase.ema_decay, accumulate=phase.accumulate,
-            reads=phase.reads,
+            augment=phase.augment, reads=phase.reads,
         )
         compiled = compile_step(train_step, self.state, frozen, batch, self.mesh)
         note(f'{phase.name}: {compiled}')

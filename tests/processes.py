@@ -15,6 +15,7 @@ import numpy as np
 from repdiff import cluster, interrupt, optim, phases, sharding
 from repdiff.data import pipeline
 from repdiff.diffusion.schedule import linear
+from repdiff.objectives.augment import Augmentation
 from repdiff.train import Phase, train
 from repdiff.zeroshot.score import Scorer, all_errors
 
@@ -92,8 +93,8 @@ def main(directory, coordinator, processes, process, seconds):
         name='p', loss_fn=loss_fn, params=params, frozen={'one': jnp.ones(())}, steps=STEPS,
         tx=optim.adamw(schedule, b1=0.9, b2=0.99, weight_decay=0.01, clip_norm=1.0),
         iterator=Slow(pipeline.train_iterator(
-            split, batch=BATCH, rows=rows, seed=0, balanced=False,
-            augmentation=pipeline.Augmentation(flip=True, shift=1)), seconds),
+            split, batch=BATCH, rows=rows, seed=0, balanced=False), seconds),
+        augment=Augmentation(flip=True, shift=1),
         evaluate=evaluate, batch=BATCH, accumulate=1, ema_decay=0.9, log_every=1,
         checkpoint_every=4, keep=2,
     ), workdir=directory, mesh=mesh, key=jax.random.key(1))

@@ -20,6 +20,7 @@ from repdiff.diffusion.schedule import linear
 from repdiff.latents.frontend import fit_pca
 from repdiff.models.dit import SIZES, DiT
 from repdiff.models.vit import ViT
+from repdiff.objectives.augment import Augmentation
 from repdiff.objectives.denoise import Pretrain
 from repdiff.step import create_state, make_train_step
 from repdiff.zeroshot.score import Scorer
@@ -64,8 +65,12 @@ def test_step_equals_optax_by_hand():
 def test_accumulation_equals_the_whole_batch_and_moves_the_ema_once(accumulate):
     params, tx, frozen, batch = setting()
     results = []
+
+    def augment(key, batch):
+        return {'x': batch['x'] + jax.random.normal(key, batch['x'].shape)}
+
     for parts in (1, accumulate):
-        step = make_train_step(quadratic, tx, ema_decay=0.9, accumulate=parts)
+        step = make_train_step(quadratic, tx, ema_decay=0.9, accumulate=parts, augment=augment)
         results.append(step(create_state(params, tx), frozen, batch, KEY))
     (whole, scalars), (parted, parted_scalars) = results
     np.testing.assert_allclose(parted.params['kernel'], whole.params['kernel'], rtol=1e-5)
@@ -88,7 +93,7 @@ def test_each_step_draws_new_noise_and_a_repeated_step_the_same():
 
 
 def denoising():
-    """A small representation-conditioned pre-training step on a real front end."""
+    """A small representation-conditioned pre-training step on augmented images."""
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), np.uint8)
     basis = fit_pca(images, patch=2, channels=4, whiten=0.0)
     sizes = dict(width=16, depth=DEPTH, heads=2, patch=1)
@@ -102,7 +107,8 @@ def denoising():
     params = objective.init(KEY, jnp.zeros((1, 4, 4, 4)))
     params = jax.tree.map(
         lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), params)
-    return objective, tx, params, {'frontend': basis}, {'image': images}
+    batch = {'image': images, 'label': np.zeros(16, np.int32)}
+    return objective, tx, params, {'frontend': basis}, batch
 
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
@@ -112,7 +118,8 @@ MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
 def compiled():
     """The denoising step on one device, and compiled for each mesh of eight."""
     objective, tx, params, frozen, batch = denoising()
-    step = make_train_step(objective, tx, ema_decay=0.9, accumulate=1)
+    augment = Augmentation(flip=True, shift=1, rotate=10.0, zoom=0.1, brightness=13.0)
+    step = make_train_step(objective, tx, ema_decay=0.9, accumulate=1, augment=augment)
     start = create_state(params, tx)
     meshes = {shape: sharding.make_mesh(*shape) for shape in MESHES}
     steps = {

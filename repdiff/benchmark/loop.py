@@ -1,7 +1,8 @@
 """The training loop's time of a step beside the bare compiled step's, which take turns.
 
-The loop reads, augments and moves batches, logs and shows progress; the bare step has one batch on
-the devices and waits for nothing. Writing checkpoints goes on in the background and is left out.
+Both call the same program, which augments its batch. The loop also reads and moves batches, logs
+and shows progress; the bare step has one batch on the devices and waits for nothing. Writing
+checkpoints goes on in the background and is left out.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from repdiff.compile import compile_step
 from repdiff.data import pipeline
 from repdiff.host import keep_freed_memory
 from repdiff.latents.frontend import fit_pca
+from repdiff.objectives.augment import Augmentation
 from repdiff.sharding import make_mesh, state_shardings, to_all, to_devices
 from repdiff.step import create_state, make_train_step
 
@@ -67,18 +69,18 @@ def measure(given: argparse.Namespace) -> dict[str, np.ndarray]:
     params = jax.jit(objective.init)(jax.random.key(0), jnp.zeros((1, *z_shape)))
     tx = phases.optimizer(config, section)
     batches = pipeline.train_iterator(
-        split, batch=section.batch, rows=range(section.batch), seed=0, balanced=False,
-        augmentation=pipeline.Augmentation(**config.augmentation),
-    )
-    train_step = make_train_step(objective, tx, ema_decay=section.ema_decay, accumulate=1)
+        split, batch=section.batch, rows=range(section.batch), seed=0, balanced=False)
+    shared = {'ema_decay': section.ema_decay, 'accumulate': 1,
+              'augment': Augmentation(**config.augmentation)}
+    train_step = make_train_step(objective, tx, **shared)
     bare = _bare(train_step, create_state(params, tx), frozen, next(batches), mesh)
     with tempfile.TemporaryDirectory() as place:
         turns = _Turns(batches, bare, Path(place) / 'checkpoints' / 'loop', given.steps)
         train.train(train.Phase(
             name='loop', loss_fn=objective, tx=tx, params=params, frozen=frozen, iterator=turns,
             evaluate=turns.evaluate, steps=given.steps * (given.repeats + 1),
-            batch=section.batch, accumulate=1, ema_decay=section.ema_decay,
-            log_every=config.log_every, checkpoint_every=given.steps, keep=2,
+            batch=section.batch, log_every=config.log_every, checkpoint_every=given.steps, keep=2,
+            **shared,
         ), workdir=Path(place), mesh=mesh, key=jax.random.key(1))
     return {side: np.array(cost) for side, cost in turns.costs.items()}
 

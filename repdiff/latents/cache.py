@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,28 +51,15 @@ class Latents:
         return {'moments': moments, 'label': self.labels[index], 'id': self._ids[index]}
 
 
-def draw(example: dict[str, Any], rng: np.random.Generator, flip: bool) -> dict[str, Any]:
-    """A `Latents` example with `z0` (h, w, c) drawn in place of its `moments`.
-
-    With `flip`, from the mirror image with probability one half; pixels (`image`), where the
-    example has them, are then mirrored too.
-    """
-    rest = dict(example)
-    mirror = bool(flip and rng.random() < 0.5)
-    mean, std = rest.pop('moments')[int(mirror)]
-    if mirror and 'image' in rest:
-        rest['image'] = rest['image'][:, ::-1]
-    return {'z0': mean + std * rng.standard_normal(mean.shape, np.float32), **rest}
-
-
-def mean(example: dict[str, Any]) -> dict[str, Any]:
-    """A `Latents` example with the image's mean as `z0`, for scoring: the same at every visit."""
-    rest = dict(example)
-    return {'z0': rest.pop('moments')[0, 0], **rest}
+def draw(key: jax.Array, moments: jax.Array, mirrored: jax.Array) -> jax.Array:
+    """z0 (B, h, w, c) of `moments` (B, 2, 2, h, w, c): the mirror image's where `mirrored` (B,)."""
+    chosen = jnp.where(mirrored.reshape(-1, *[1] * 4), moments[:, 1], moments[:, 0])
+    mean, std = chosen[:, 0], chosen[:, 1]
+    return mean + std * jax.random.normal(key, mean.shape)
 
 
 class LatentExamples(pipeline.Examples):
-    """Cached latents as the pipeline's examples: z0 drawn in training, its mean in scoring.
+    """Cached latents as the pipeline's examples: moments in training, their mean in scoring.
 
     With `images`, the same split's pixels, an example also carries its `image`.
     """
@@ -91,13 +78,10 @@ class LatentExamples(pipeline.Examples):
         """The labels (B,) in order."""
         return self.latents.labels
 
-    def augment(self, augmentation: pipeline.Augmentation) -> Callable:
-        """Draws z0. No moves: there are no latents of moved images, and the config asks for none."""
-        return lambda example, rng: draw(example, rng, augmentation.flip)
-
     def plain(self, example: dict[str, Any]) -> dict[str, Any]:
-        """The mean as z0."""
-        return mean(example)
+        """The image's mean as `z0` in place of its moments: the same at every visit."""
+        rest = dict(example)
+        return {'z0': rest.pop('moments')[0, 0], **rest}
 
 
 def ensure(split: Sequence[dict[str, Any]], vae: Vae, root: str | os.PathLike, *, name: str,

@@ -119,22 +119,10 @@ def test_cached_latents_are_the_encoder_s_and_keep_their_pixels(weights, tmp_pat
     np.testing.assert_array_equal(batch['image'], images)
     direct = jax.jit(lambda vae, images: vae.encode(images))(setting.frontend, images)
     np.testing.assert_allclose(batch['z0'], direct, atol=1e-5 * float(jnp.abs(direct).max()))
-    drawn = next(denoise.pretrain_phase(made, 'row', setting).iterator)
+    phase = denoise.pretrain_phase(made, 'row', setting)
+    drawn = phase.augment(jax.random.key(2), next(phase.iterator))
     assert drawn['z0'].shape == (4, 4, 4, 4) and drawn['image'].shape == (4, SIZE, SIZE, 1)
     assert not any(np.allclose(z0, other) for z0 in drawn['z0'] for other in batch['z0'])
-
-
-def test_a_mirrored_latent_brings_mirrored_pixels(weights, tmp_path):
-    split = setting_of(small(weights, 'dinov2_frozen', 'sd_vae'), tmp_path).splits['train']
-    draw = split.augment(pipeline.Augmentation(flip=True))
-    example, found = split[3], set()
-    for seed in range(8):
-        drawn = draw(example, np.random.default_rng(seed))
-        mirror = not np.array_equal(drawn['image'], example['image'])
-        mean, std = example['moments'][int(mirror)]
-        assert np.abs((drawn['z0'] - mean) / std).max() < 5
-        found.add(mirror)
-    assert found == {False, True}
 
 
 @pytest.mark.parametrize('conditioning', ['label', 'none'])

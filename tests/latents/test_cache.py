@@ -7,7 +7,6 @@ import sys
 import tracemalloc
 from pathlib import Path
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -270,29 +269,6 @@ def test_memory_does_not_grow_with_the_split(vae, tmp_path, monkeypatch):
         tracemalloc.stop()
     assert latents[299]['moments'].max() == 299 - 256
     assert peak < 3 << 20  # of 19 MiB of moments
-
-
-def test_draws_differ_and_have_the_cached_moments():
-    mean, std = np.full((4, 4, 2), 3, np.float32), np.full((4, 4, 2), 0.5, np.float32)
-    example = {'moments': np.array([[mean, std], [-mean, std]]), 'label': 1, 'id': 2}
-    rng = np.random.default_rng(0)
-    draws = np.stack([cache.draw(example, rng, flip=False)['z0'] for _ in range(500)])
-    np.testing.assert_allclose([draws.mean(), draws.std()], [3, 0.5], atol=0.02)
-    assert draws.dtype == np.float32
-    flipped = np.stack([cache.draw(example, rng, flip=True)['z0'].mean() for _ in range(500)])
-    assert abs((flipped < 0).mean() - 0.5) < 0.08
-    assert 'moments' in example and cache.mean(example)['z0'] is not None
-    np.testing.assert_array_equal(cache.mean(example)['z0'], mean)
-
-
-def test_feeds_a_grain_pipeline(vae, tmp_path):
-    latents = ensure(Split(), vae, tmp_path)
-    dataset = grain.MapDataset.source(latents).seed(0).shuffle().repeat(2).random_map(
-        lambda example, rng: cache.draw(example, rng, flip=True)).batch(7)
-    first, second = dataset[0], dataset[1]
-    assert first['z0'].shape == (7, 4, 3, 4) and sorted(first['label']) == list(range(7))
-    assert not np.allclose(first['z0'][np.argsort(first['label'])],
-                           second['z0'][np.argsort(second['label'])])
 
 
 def test_empty_split_is_refused(vae, tmp_path):
