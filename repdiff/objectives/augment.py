@@ -32,32 +32,31 @@ class Augmentation:
         of cached `moments` (`latents.cache`) comes a new `z0`, the mirror image's where that is
         what `image` shows. There are no latents of moved images, and a config asks for none.
         """
-        keys, batch, size = jax.random.split(key, 3), dict(batch), batch['label'].shape
-        mirrored = jax.random.bernoulli(keys[0], shape=size) if self.flip else jnp.zeros(size, bool)
+        z0_key, key = jax.random.split(key)
+        # All in one call: with one for each, the program takes half a second longer to compile.
+        side, *moves = jax.random.uniform(key, (6, len(batch['label'])), minval=-1, maxval=1)
+        batch, mirrored = dict(batch), (side < 0) & self.flip
         if 'moments' in batch:
-            batch['z0'] = cache.draw(keys[1], batch.pop('moments'), mirrored)
+            batch['z0'] = cache.draw(z0_key, batch.pop('moments'), mirrored)
         if self.flip and 'image' in batch:
             batch['image'] = jnp.where(
                 mirrored[:, None, None, None], batch['image'][:, :, ::-1], batch['image'])
         if self.shift or self.rotate or self.zoom or self.brightness:
-            batch['image'] = self._moved(keys[2], batch['image'])
+            batch['image'] = self._moved(batch['image'], *moves)
         return batch
 
-    def _moved(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        """Images moved and brightened, uint8 as before."""
-        keys = jax.random.split(key, 4)
-
-        def uniform(i: int, most: float) -> jax.Array:
-            return jax.random.uniform(keys[i], images.shape[:1], minval=-most, maxval=most)
-
+    def _moved(
+        self, images: jax.Array, down: jax.Array, right: jax.Array, turn: jax.Array,
+        scale: jax.Array, light: jax.Array,
+    ) -> jax.Array:
+        """Images moved and brightened by what was drawn in [−1, 1) (B,), uint8 as before."""
         seen = images.astype(jnp.float32)
         if self.shift or self.rotate or self.zoom:
-            move = jax.random.randint(
-                keys[0], (2, len(images)), -self.shift, self.shift + 1).astype(jnp.float32)
-            angle, zoom = jnp.deg2rad(uniform(1, self.rotate)), (1 + self.zoom) ** uniform(2, 1)
-            seen = jax.vmap(resample)(seen, *move, angle, zoom)
+            down, right = (jnp.floor(x * (self.shift + 0.5) + 0.5) for x in (down, right))
+            angle, zoom = jnp.deg2rad(turn * self.rotate), (1 + self.zoom) ** scale
+            seen = jax.vmap(resample)(seen, down, right, angle, zoom)
         if self.brightness:
-            seen += uniform(3, self.brightness)[:, None, None, None]
+            seen += (light * self.brightness)[:, None, None, None]
         return jnp.clip(jnp.round(seen), 0, 255).astype(jnp.uint8)
 
 
