@@ -47,10 +47,11 @@ def make_train_step(
     """(state, frozen, batch, key) -> (state, scalars), pure.
 
     The key of a step is fold_in(key, step), so a resumed run draws what an uninterrupted one would.
-    `augment` changes the whole batch before the loss sees it. With `accumulate` > 1 the batch is then
-    cut into that many equal parts whose gradients are averaged; the optimizer and the EMA move once.
-    A part takes every `accumulate`-th row, so that each device has its share of it without moving
-    images. What `reads` takes from the state, its EMA as a teacher, say, the loss finds in `frozen`.
+    `augment` changes the whole batch before the loss sees it. With `accumulate` > 1 the batch is
+    then cut into that many equal parts whose gradients are averaged; the optimizer and the EMA move
+    once. A part takes every `accumulate`-th row, so that each device has its share of it without
+    moving images. What `reads` takes from the state, its EMA as a teacher, say, the loss finds in
+    `frozen`.
     """
 
     def gradients(params, frozen, batch, key):
