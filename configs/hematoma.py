@@ -4,6 +4,7 @@
   python -m repdiff.main --config=configs/hematoma.py:smoke     seconds, to see that all works
   python -m repdiff.main --config=configs/hematoma.py:paper     the paper's sizes, on a GPU or TPU
   python -m repdiff.main --config=configs/hematoma.py:representation   what r leaks and leaves
+  python -m repdiff.main --config=configs/hematoma.py:levers    rc_ldt with one thing changed a row
   python -m repdiff.main --config=configs/hematoma.py:compare   Table 4's rows, at quick's sizes
   python -m repdiff.main --config=configs/hematoma.py:paper_compare   the same at the paper's sizes
   python -m repdiff.main --config=configs/hematoma.py:xl        as many images through DiT-XL/2 and
@@ -127,10 +128,42 @@ REPRESENTATION = {
     },
 }
 
+# What carries r's benefit over to tuning: each row differs from rc_ldt in one thing alone, but for
+# token r, which has no class means to start labels at.
+LEVERS = {
+    'rows': (
+        'rc_ldt', 'tokens', 'narrow', 'noisy', 'never_dropped', 'half_dropped', 'longer',
+        'switch_paper', 'labels_null', 'labels_random', 'unbalanced', 'unpaired', 'all_t',
+        'unconditional_ldt', 'unconditional_longer',
+    ),
+    'recipes': {
+        'tokens': {'representation': {'kind': 'tokens'}, 'tune': {'label_start': 'null'}},
+        'narrow': {'representation': {'width': 8}},
+        'noisy': {'representation': {'noise': 0.5}},
+        'never_dropped': {'representation': {'drop_rate': 0.0}},
+        'half_dropped': {'representation': {'drop_rate': 0.5}},
+        'longer': {'pretrain': {'steps': 3600}},
+        'switch_paper': {'pretrain': {'row': 'rc_ldt'}, 'tune': {'switch': 'paper'}},
+        'labels_null': {'pretrain': {'row': 'rc_ldt'}, 'tune': {'label_start': 'null'}},
+        'labels_random': {'pretrain': {'row': 'rc_ldt'}, 'tune': {'label_start': 'random'}},
+        'unbalanced': {'pretrain': {'row': 'rc_ldt'}, 'tune': {'balanced': False}},
+        'unpaired': {'pretrain': {'row': 'rc_ldt'}, 'tune': {'paired_weight': 0.0}},
+        'all_t': {
+            'pretrain': {'row': 'rc_ldt'},
+            'tune': {'t_range': (0, 1000)},
+            'classify': {'t': (10, 25, 50, 100, 200, 300, 400)},
+        },
+        'unconditional_longer': {
+            'pretrain': {'condition': 'none', 'steps': 3600}, 'tune': {'label_start': 'null'},
+        },
+    },
+}
+
 
 PRESETS = {
     'quick': QUICK, 'smoke': SMOKE, 'paper': PAPER, 'xl': XL, 'representation': REPRESENTATION,
-    'published': PUBLISHED, 'compare': COMPARE, 'paper_compare': PAPER_COMPARE,
+    'published': PUBLISHED, 'levers': LEVERS, 'compare': COMPARE,
+    'paper_compare': PAPER_COMPARE,
 }
 
 

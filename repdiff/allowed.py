@@ -19,8 +19,9 @@ CHOICES = {
     'tune.decay': ('cosine', 'constant'),
 }
 
-LEAST = {  # of whole numbers
+LEAST = {
     'diffusion.steps': 1,
+    'representation.width': 0, 'representation.noise': 0,
     'pretrain.steps': 0, 'pretrain.batch': 1, 'pretrain.warmup_steps': 0,
     'pretrain.checkpoint_every': 1,
     'tune.steps': 0, 'tune.batch': 1, 'tune.warmup_steps': 0, 'tune.checkpoint_every': 1,

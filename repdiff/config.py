@@ -143,6 +143,8 @@ def base() -> ConfigDict:
     config.representation = ConfigDict(dict(
         kind='pooled',  # 'tokens' (the paper) or 'pooled' (one vector through adaLN)
         drop_rate=0.1,  # probability that the whole r is replaced by a learned null; 0: the paper
+        width=0,  # numbers of r (of each token) that the denoiser is given; 0: all, the paper
+        noise=0.0,  # standard deviation of the noise on r in pre-training; its tokens have 1
     ))
     config.pretrain = ConfigDict(dict(
         row='',  # another row whose pre-training is this one's, too; '' pre-trains anew

@@ -100,7 +100,7 @@ def denoising():
     objective = Pretrain(
         linear(1000),
         DiT(**sizes, channels=4, conditioning='representation', representation='pooled'),
-        ViT(**sizes, grid=(4, 4)), 0.3,
+        ViT(**sizes, grid=(4, 4)), drop_rate=0.3, noise=0.1,
     )
     tx = optim.adamw(optim.learning_rate(1e-3, 0, 10, 'constant'), b1=0.9, b2=0.99,
                      weight_decay=0.01, clip_norm=1.0)

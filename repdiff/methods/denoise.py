@@ -97,10 +97,20 @@ def pretrain_objective(config: ConfigDict, z_shape: tuple[int, int, int]) -> Pre
         **sizes, **compute, **published.denoiser_fields(config, z_shape[-1]),
         channels=z_shape[-1], conditioning=conditioning,
         representation=config.representation.kind,
-        representation_width=encoder.width if encoder else None,
+        representation_width=_given(config, encoder) if encoder else None,
     )
+    r = config.representation
     schedule = schedules.linear(config.diffusion.steps)
-    return Pretrain(schedule, denoiser, encoder, config.representation.drop_rate, pixels)
+    return Pretrain(schedule, denoiser, encoder, r.drop_rate, r.noise, pixels)
+
+
+def _given(config: ConfigDict, encoder: ViT) -> int:
+    """How many numbers of r the denoiser is given. Raises UserError where r has fewer."""
+    width = config.representation.width
+    if width > encoder.width:
+        raise UserError(f'config.representation.width is {width}, but r has {encoder.width} '
+                        'numbers; choose at most as many, or 0 for all.')
+    return width or encoder.width
 
 
 def tune_objective(config: ConfigDict, pretrain: Pretrain, classes: int) -> Tune:

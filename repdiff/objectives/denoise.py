@@ -23,13 +23,16 @@ class Pretrain:
 
     Without an encoder the denoiser is unconditional. The encoder is the paper's, on z0, or, with
     `pixels`, DINOv2 on the images. `drop_rate` is the probability that the whole r of an image is
-    replaced by a learned null; 0 is the paper.
+    replaced by a learned null; 0 is the paper. What r can carry is bounded by the denoiser's
+    `representation_width`, the numbers of r that it is given, and by `noise`, the standard
+    deviation of what is added to them in training.
     """
 
     schedule: Schedule
     denoiser: DiT
     encoder: ViT | None
     drop_rate: float
+    noise: float
     pixels: Pixels | None = None
 
     def init(self, key: jax.Array, z0: jax.Array) -> dict:
@@ -46,8 +49,9 @@ class Pretrain:
     def represent(self, params, frozen, batch, z0: jax.Array) -> jax.Array | None:
         """r (eq. 1): `tokens` (B, N, Dr) or `pooled` (B, Dr); None without an encoder.
 
-        `pooled` is the mean of the tokens, or DINOv2's cls token. The encoder's parameters are
-        among the trained ones or among the frozen ones.
+        `pooled` is the mean of the tokens, or DINOv2's cls token; of either the denoiser is given
+        the first Dr numbers. The encoder's parameters are among the trained ones or among the
+        frozen ones.
         """
         if self.encoder is None:
             return None
@@ -56,8 +60,10 @@ class Pretrain:
         out = self.encoder.apply({'params': weights}, shown)
         tokens = self.denoiser.representation == 'tokens'
         if self.pixels is None:
-            return out['patches'] if tokens else out['patches'].mean(1)
-        return self.pixels.resample(out['patches']) if tokens else out['cls']
+            r = out['patches'] if tokens else out['patches'].mean(1)
+        else:
+            r = self.pixels.resample(out['patches']) if tokens else out['cls']
+        return r[..., :self.denoiser.representation_width]
 
     def losses(self, params, r, z0, t, eps, drop) -> jax.Array:
         """Per-example losses (B,) with r dropped where `drop` (B,)."""
@@ -75,6 +81,9 @@ class Pretrain:
         eps = jax.random.normal(eps_key, z0.shape)
         drop = jax.random.bernoulli(drop_key, self.drop_rate, z0.shape[:1])
         r = self.represent(params, frozen, batch, z0)
+        if r is not None and self.noise:
+            noise_key = jax.random.fold_in(key, 1)
+            r += self.noise * jax.random.normal(noise_key, r.shape, r.dtype)
         loss = self.losses(params, r, z0, t, eps, drop).mean()
         return loss, {'loss': loss}
 
