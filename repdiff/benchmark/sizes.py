@@ -19,7 +19,11 @@ from repdiff.models.layers import REMAT
 from repdiff.sharding import make_mesh
 
 COLUMNS = ('size', 'step', 'images/s', 'TFLOP/s', 'MFU', 'PyTorch images/s', 'PyTorch MFU', 'ratio')
-LATENTS = {'data': {'image_size': 256}, 'latents': {'kind': 'sd_vae'}}  # z0 is (32, 32, 4)
+LATENTS = {  # cached: z0 is (32, 32, 4), and can be mirrored, not moved or brightened
+    'data': {'image_size': 256},
+    'latents': {'kind': 'sd_vae'},
+    'augmentation': {'shift': 0, 'rotate': 0.0, 'zoom': 0.0, 'brightness': 0.0},
+}
 
 
 def options(add) -> None:
