@@ -5,8 +5,8 @@
 `labels` and `unlabelled` fit any data set; `contrast`, `lesion_size` and `facility_shift` are of
 simulated CT; `image_size` is at equal numbers of tokens; `transfer` is of a real data set, such as
 configs/ct_ich.py. `tune_rate` gives every row the same learning rates of tuning to choose from: by
-the column valid_auroc of sweep.csv, not by the test split's. Each of a study's points costs a run
-of the config for each of `--seeds`.
+the mean AUROC on validation, which the command prints and rings in sweep.png, not by the test
+split's. Each of a study's points costs a run of the config for each of `--seeds`.
 """
 
 from repdiff.errors import UserError

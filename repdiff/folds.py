@@ -76,17 +76,30 @@ def _pool(config: ConfigDict, workdir: Path, places: Sequence[Path]) -> None:
 
 
 def _facts(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A pooled row's facts: what all folds have, summed times, and metrics fold by fold."""
+    """A pooled row's facts: what all folds have, summed budgets, and metrics fold by fold."""
     facts = {key: entries[0][key] for key in KEPT if key in entries[0]}
     for key in entries[0]:
         if key.endswith('_seconds'):
             facts[key] = sum(entry[key] for entry in entries)
+    for key in ('images_seen', 'train_flops'):
+        if all(key in entry for entry in entries):
+            facts[key] = {phase: _sum([entry[key][phase] for entry in entries])
+                          for phase in entries[0][key]}
+    if all('neighbours' in entry for entry in entries):
+        near = [entry['neighbours'] for entry in entries]
+        facts['neighbours'] = near[0] | {key: sum(each[key] for each in near) / len(near)
+                                         for key in ('valid_auroc', 'test_auroc')}
     if all('argmin' in entry for entry in entries):
         facts['argmin'] = metrics.of_confusions([entry['argmin']['confusion'] for entry in entries])
     if all('valid_auroc' in entry.get('rule', {}) for entry in entries):
         found = [entry['rule']['valid_auroc'] for entry in entries]
         facts['rule'] = {'name': 'chosen in each fold', 'valid_auroc': sum(found) / len(found)}
     return facts | {'folds': {name: [entry[name] for entry in entries] for name in SPREAD}}
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """None where a fold of an earlier version of repdiff left it out."""
+    return None if None in values else sum(values)
 
 
 def _check(row: Answers, workdir: Path) -> None:

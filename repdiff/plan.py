@@ -20,6 +20,7 @@ from repdiff import chips, main
 from repdiff import config as configs
 from repdiff.data.settings import SIMULATED
 from repdiff.errors import UserError, exit_on_user_error
+from repdiff.progress import duration
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer('devices', 0, 'Chips; 0 is what config.mesh needs at least.', lower_bound=0)
@@ -175,8 +176,8 @@ def tables(found: dict[str, Any]) -> str:
         ['', 'TFLOP/s', 'memory', *parts, 'together'],
         [[f'{row["count"]} × {row["chip"]}', f'{row["peak"] / 1e12:.3g}',
           'fits' if row['fits'] else 'too small',
-          *(_duration(row['seconds'][part]) for part in parts),
-          _duration(sum(row['seconds'].values()))] for row in found['chips']],
+          *(duration(row['seconds'][part]) for part in parts),
+          duration(sum(row['seconds'].values()))] for row in found['chips']],
     ))
 
 
@@ -213,14 +214,6 @@ def _grid(head: list[str], rows: list[list[str]]) -> list[str]:
                    *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
         for row in (head, *rows)
     ]
-
-
-def _duration(seconds: float) -> str:
-    """Seconds, minutes, hours or days, in two or three digits."""
-    for unit, size in (('d', 86400), ('h', 3600), ('min', 60)):
-        if seconds >= 1.5 * size:
-            return f'{seconds / size:,.3g} {unit}'
-    return f'{seconds:.2g} s' if seconds >= 0.01 else '<0.01 s'
 
 
 def run(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Progress of long work: a live line on a terminal, plain lines otherwise."""
+"""Progress of long work: a live line on a terminal, plain lines otherwise; times in words."""
 
 import sys
 import time
@@ -20,7 +20,15 @@ def note(text: str) -> None:
         print(f'{start}repdiff: {text}', file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds, minutes, hours or days, in two or three digits."""
+    for unit, size in (('d', 86400), ('h', 3600), ('min', 60)):
+        if seconds >= 1.5 * size:
+            return f'{seconds / size:,.3g} {unit}'
+    return f'{seconds:.2g} s' if seconds >= 0.01 else '<0.01 s'
+
+
+def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f'{hours}h{minutes:02}m' if hours else f'{minutes}m{seconds:02}s'
@@ -53,7 +61,7 @@ class Progress:
 
     def _show(self, elapsed: float, values: dict[str, float]) -> None:
         rate = (self.done - self.start) / max(elapsed, 1e-9)
-        left = _duration((self.total - self.done) / rate) if rate > 0 else '?'
+        left = _clock((self.total - self.done) / rate) if rate > 0 else '?'
         extra = ''.join(f' {name} {value:.4g}' for name, value in values.items())
         line = (f'{self.what}: {self.done}/{self.total} {100 * self.done / max(self.total, 1):.0f}% '
                 f'{rate:.4g} {self.unit}/s, {left} left{extra}')

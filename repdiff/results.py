@@ -1,5 +1,6 @@
 """From scores on disk to answers and facts; what was chosen on validation is only applied."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,20 +76,21 @@ def _of_the_evaluator(found: dict[str, np.ndarray], rule: Rule, facts: dict) -> 
 
 def write(workdir: Path, config: ConfigDict, dataset: dict[str, Any], rows: Sequence[Answers],
           **more: Any) -> None:
-    """predictions.csv, scores/answers.npz and results.json; the first row is compared with the rest.
+    """predictions.csv, scores/answers.npz and results.json, with every pair of rows compared.
 
-    dataset: what results.json says of the data. more: further keys of results.json. The verdicts
-    are printed.
+    dataset: what results.json says of the data. more: further keys of results.json. The first row's
+    verdicts are printed.
     """
     write_predictions(workdir / 'predictions.csv', rows)
     write_answers(workdir / ANSWERS, rows)
     bootstrap = {'resamples': config.eval.bootstrap, 'seed': config.seed}
-    comparisons = [intervals.compare(rows[0], other, **bootstrap) for other in rows[1:]]
+    measured = [intervals.measure([row], **bootstrap) for row in rows]
+    comparisons = [intervals.compare(a, b) for a, b in itertools.combinations(measured, 2)]
     write_json(workdir / 'results.json', {
-        'dataset': dataset, 'models': [intervals.entry(row, **bootstrap) for row in rows],
+        'dataset': dataset, 'models': [intervals.entry(row) for row in measured],
         'comparisons': comparisons, **more,
     })
-    for comparison in comparisons:
+    for comparison in comparisons[:len(rows) - 1]:
         print('\n'.join(comparison['verdicts'].values()))
 
 

@@ -89,8 +89,29 @@ def part(made: Sequence[Cell], text: str) -> Sequence[Cell]:
     return made[number::count]
 
 
+def selected(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
+             seeds: int) -> dict[str, tuple[str, float] | None]:
+    """The point of the highest mean valid_auroc, and that mean, of each model that is no floor.
+
+    Only points that all `seeds` seeds have finished take part; None where there is none. The first
+    of equally good ones is taken.
+    """
+    chosen = {}
+    for name in dict.fromkeys(row['model'] for row in rows if not row['floor']):
+        found = {point: [row['valid_auroc'] for row in rows
+                         if (row['model'], row['point']) == (name, point)]
+                 for point in study['points']}
+        means = {point: sum(each) / seeds for point, each in found.items()
+                 if len(each) == seeds and None not in each}
+        chosen[name] = max(means.items(), key=lambda item: item[1]) if means else None
+    return chosen
+
+
 def gather(study: Mapping[str, Any], made: Sequence[Cell], workdir: Path) -> str:
-    """Writes sweep.csv and sweep.png of the runs that are finished; returns a line about them."""
+    """Writes sweep.csv and sweep.png of the runs that are finished; returns lines about them.
+
+    After the first line, one a model: which point validation prefers, never the test split.
+    """
     rows, done = [], 0
     for cell in made:
         if not (cell.workdir / 'results.json').exists():
@@ -107,10 +128,18 @@ def gather(study: Mapping[str, Any], made: Sequence[Cell], workdir: Path) -> str
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(workdir / 'sweep.csv', text.getvalue())
+    seeds = len({cell.seed for cell in made})
+    chosen = selected(study, rows, seeds)
     if rows:
         with style.context():
-            write_atomic(workdir / 'sweep.png', figure.draw(study, rows))
-    return f'{done} of {len(made)} runs are in {workdir / "sweep.csv"} and sweep.png'
+            write_atomic(workdir / 'sweep.png', figure.draw(study, rows, {
+                name: best[0] for name, best in chosen.items() if best}))
+    lines = [f'{done} of {len(made)} runs are in {workdir / "sweep.csv"} and sweep.png']
+    for name, best in chosen.items():
+        lines.append(f'{name}: best on validation at {study["axis"]} {best[0]}, mean AUROC '
+                     f'{best[1]:.3f} of {seeds} seeds' if best else
+                     f'{name}: no point has its AUROC on validation from all {seeds} seeds yet')
+    return '\n'.join(lines)
 
 
 def run(argv: list[str]) -> None:

@@ -20,12 +20,16 @@ LOSSES = {
     'loss_kept': ('validation, r kept', '-'),
     'loss_dropped': ('validation, without r', '--'),
 }
+DISTILLATION = {  # panel -> logged scalars and their line styles
+    'Loss': {'dino': '-'},
+    "Entropy of the teacher's targets": {'teacher_entropy': '-'},
+    'Spread of the features': {'feature_std': '-', 'valid_feature_std': '--'},
+}
 TUNING = {'loss': 'Training loss', 'valid_auroc': 'Validation AUROC'}
 
 
 def pretraining(run: Run) -> bytes | None:
-    phases = [phase for phase in _phases(run, 'pretrain')
-              if any(_series(run, phase, name) for name in LOSSES)]
+    phases = [phase for phase in _phases(run, 'pretrain') if not _is_distilled(run, phase)]
     if not phases:
         return None
     colours = style.colours(run)
@@ -52,6 +56,28 @@ def pretraining(run: Run) -> bytes | None:
     grid[0].set_ylabel('loss  ‖ε − ε′‖², mean')
     keys = [shown[name] for name in LOSSES if name in shown]
     drawing.legend(handles=keys, loc='outside lower center', ncols=len(keys))
+    return style.png(drawing)
+
+
+def distillation(run: Run) -> bytes | None:
+    phases = [phase for phase in _phases(run, 'pretrain') if _is_distilled(run, phase)]
+    if not phases:
+        return None
+    colours = style.colours(run)
+    drawing = style.figure(9, 3.0)
+    for axes, (title, lines) in zip(drawing.subplots(1, len(DISTILLATION)), DISTILLATION.items()):
+        for phase in phases:
+            row = phase.rsplit('.', 1)[0]
+            for name, line in lines.items():
+                points = _series(run, phase, name)
+                if points:
+                    words = 'on validation' if name.startswith('valid') else run.title(row)
+                    axes.plot(*zip(*points), line, color=colours.get(row, style.MUTED), label=words)
+        axes.set_xlabel('step')
+        axes.set_title(title)
+        axes.ticklabel_format(axis='y', useOffset=False)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _legend_below(drawing, drawing.axes[-1])
     return style.png(drawing)
 
 
@@ -111,6 +137,10 @@ def _phases(run: Run, kind: str) -> list[str]:
     order = [row['name'] for row in run.rows]
     found = {line['phase'] for line in run.log if line['phase'].endswith(f'.{kind}')}
     return sorted(found, key=lambda phase: (position(order, phase.rsplit('.', 1)[0]), phase))
+
+
+def _is_distilled(run: Run, phase: str) -> bool:
+    return bool(_series(run, phase, 'teacher_entropy'))
 
 
 def _series(run: Run, phase: str, name: str) -> list[tuple[int, float]]:

@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 
 from repdiff.files import write_atomic
+from repdiff.progress import duration
 from repdiff.report import figures, style
 from repdiff.report.workdir import Run, is_floor, load
 
@@ -27,6 +28,8 @@ COLUMNS = {
     'ece': ('ECE', False),
 }
 PATIENT_COLUMNS = ('auroc', 'f1', 'accuracy', 'balanced_accuracy', 'recall', 'precision')
+MATRIX = {'auroc': 'AUROC', 'f1': 'F1'}  # the figures of every row against every other
+PHASES = {'pretrain': 'pre-training', 'tune': 'tuning'}
 ARGMIN_COLUMNS = ('f1', 'accuracy', 'balanced_accuracy', 'recall', 'precision')
 
 
@@ -53,7 +56,8 @@ def render(run: Run, drawn: list[figures.Drawn]) -> str:
         loader=jinja2.PackageLoader('repdiff', 'report'), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {'number': number, 'signed': signed, 'p_value': p_value, 'words': words,
-                            'decided': decided, 'spread': spread}
+                            'decided': decided, 'spread': spread,
+                            'amount': amount, 'duration': duration}
     data = run.results.get('dataset', {})
     return environment.get_template('page.html.j2').render(
         name=data.get('name', run.config.get('name', run.path.name)),
@@ -68,7 +72,10 @@ def render(run: Run, drawn: list[figures.Drawn]) -> str:
         patient_columns=PATIENT_COLUMNS,
         best={key: best(run.rows, key) for key in COLUMNS},
         warnings={row['name']: warnings(row, run.rows) for row in run.rows},
-        comparisons=run.results.get('comparisons', []),
+        comparisons=of_first(run),
+        versus=versus(run.results.get('comparisons', [])),
+        matrix=MATRIX,
+        phases=PHASES,
         figures={figure.name: figure for figure in drawn},
         images={figure.name: base64.b64encode(figure.png).decode() for figure in drawn
                 if figure.png},
@@ -88,11 +95,32 @@ def summary(run: Run) -> str:
             interval = row.get('ci95', {}).get('auroc')
             edges = f' [{number(interval[0])}, {number(interval[1])}]' if interval else ''
             parts.append(f'{start}: {run.title(row["name"])}, {number(row["auroc"])}{edges}')
-    pairs = run.results.get('comparisons', [])
+    pairs = of_first(run)
     settled = sum(decided(pair.get('ci95', {}).get('delta_f1')) for pair in pairs)
     if pairs:
-        parts.append(f'{settled} of {len(pairs)} comparisons by F1 are decided')
+        parts.append(f'by F1, {settled} of {len(pairs)} other rows are told apart from '
+                     f'{run.title(pairs[0]["a"])}')
     return '; '.join(parts) + '.' if parts else ''
+
+
+def of_first(run: Run) -> list[dict[str, Any]]:
+    """The comparisons of the run's first row with the others."""
+    pairs = run.results.get('comparisons', [])
+    return [pair for pair in pairs if pair['a'] == pairs[0]['a']]
+
+
+def versus(comparisons: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Row -> other row -> metric -> (difference, interval or None), of every pair both ways."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for pair in comparisons:
+        for a, b, sign in ((pair['a'], pair['b'], 1), (pair['b'], pair['a'], -1)):
+            cell = found.setdefault(a, {})[b] = {}
+            for metric in MATRIX:
+                delta = pair.get(f'delta_{metric}')
+                edges = pair.get('ci95', {}).get(f'delta_{metric}')
+                cell[metric] = (None if delta is None else sign * delta,
+                                edges and sorted(sign * edge for edge in edges))
+    return found
 
 
 def decided(interval: list[float] | None) -> bool:
@@ -152,6 +180,16 @@ def number(value: Any) -> str:
     return str(value)
 
 
+def amount(value: float | None) -> str:
+    """A count in three digits: 330 k, 6.91 T; a dash for None."""
+    if value is None:
+        return '–'
+    for prefix, size in (('E', 1e18), ('P', 1e15), ('T', 1e12), ('G', 1e9), ('M', 1e6), ('k', 1e3)):
+        if value >= 0.9995 * size:
+            return f'{value / size:.3g} {prefix}'
+    return f'{value:.3g}'
+
+
 def spread(values: list[float | None]) -> str:
     """Mean ± sample standard deviation of runs or folds; a dash where one has no value."""
     if None in values:
@@ -160,8 +198,8 @@ def spread(values: list[float | None]) -> str:
     return f'{np.mean(values):.3f}{deviation}'
 
 
-def signed(value: float | None) -> str:
-    return '–' if value is None else f'{value:+.3f}'.replace('-', '−')
+def signed(value: float | None, digits: int = 3) -> str:
+    return '–' if value is None else f'{value:+.{digits}f}'.replace('-', '−')
 
 
 def p_value(value: float | None) -> str:

@@ -9,8 +9,10 @@ from matplotlib.figure import Figure
 from repdiff.report.workdir import Run, is_floor
 
 # Okabe and Ito's palette, which people with the common kinds of colour blindness can tell apart,
-# without its yellow (too pale for lines on white) and black (the colour of text).
-PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
+# without its yellow (too pale for lines on white) and black (the colour of text); then darker ones,
+# so that no two of a comparison's rows look alike.
+PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00',
+           '#332288', '#882255', '#7A7A1F', '#9A8CFF', '#6B3E26', '#17BEBB')
 FLOOR_PALETTE = ('#8a8f98', '#5d636d', '#b3b7be')
 INK, MUTED, FAINT = '#1f2430', '#6b7280', '#e3e6ea'
 DPI = 160

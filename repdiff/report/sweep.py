@@ -5,14 +5,19 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from repdiff.report import style
 
 PANELS = {'auroc': 'AUROC', 'f1': 'F1', 'accuracy': 'Accuracy'}
 
 
-def draw(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """PNG bytes of a sweep. rows: point, seed, model, floor and the metrics of one model of a run."""
+def draw(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
+         chosen: Mapping[str, str]) -> bytes:
+    """PNG bytes of a sweep. rows: point, seed, model, floor and the metrics of one model of a run.
+
+    chosen: model -> the point that validation prefers, which gets a ring.
+    """
     points = list(study['points'])
     models = list(dict.fromkeys(row['model'] for row in rows if not row['floor']))
     floors = list(dict.fromkeys(row['model'] for row in rows if row['floor']))
@@ -26,12 +31,21 @@ def draw(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bytes:
                 values = [[row[metric] for row in rows if row['model'] == name
                            and row['point'] == point and row[metric] is not None]
                           for point in points]
-                _curve(axes, values, palette[index % len(palette)], width, name)
+                colour = palette[index % len(palette)]
+                _curve(axes, values, colour, width, name)
+                at = points.index(chosen[name]) if name in chosen else None
+                if at is not None and values[at]:
+                    axes.plot(at, np.mean(values[at]), 'o', color=colour, markersize=11,
+                              fillstyle='none')
         axes.set_title(words)
         axes.set_xticks(range(len(points)), points)
         axes.set_xlim(-0.3, len(points) - 0.7)
     panels[len(panels) // 2].set_xlabel(study['axis'])
     handles, labels = panels[0].get_legend_handles_labels()
+    if chosen:
+        handles.append(Line2D([], [], color=style.MUTED, linestyle='', marker='o', markersize=9,
+                              fillstyle='none'))
+        labels.append('best mean AUROC on validation')
     drawing.legend(handles, labels, loc='outside lower center', ncols=4)
     return style.png(drawing)
 

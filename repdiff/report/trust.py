@@ -84,8 +84,8 @@ def early_stop(run: Run) -> bytes | None:
             if kind == 'sequential':
                 for point, x, y in zip(points, cost, other):
                     if point['alpha'] == found['alpha']:
-                        axes.annotate(f'alpha {point["alpha"]:g}', (x, y), (-6, -3), fontsize=7,
-                                      ha='right', textcoords='offset points', color=colour)
+                        axes.annotate(f'alpha {point["alpha"]:g}', (x, y), (4, 5), fontsize=7,
+                                      textcoords='offset points', color=colour)
         lowest = min(p['cost'] for points in found['curves'].values() for p in points)
         axes.set(xscale='log', yscale='log', xlim=(0.8 * lowest, 1.05), ylim=(0.7 * least, 1),
                  xlabel='forward passes, of the full budget', title=run.title(name))
@@ -104,7 +104,7 @@ def reliability(run: Run) -> bytes | None:
     colours = style.colours(run)
     drawing = style.figure(9, 4.9)
     panels = drawing.subplots(1, 2, sharex=True, sharey=True)
-    titles = {'raw': 'Softmax of the errors as they are', 'calibrated': 'Calibrated on validation'}
+    titles = {'raw': 'Softmax of the scores as they are', 'calibrated': 'Calibrated on validation'}
     for axes, (kind, words) in zip(panels, titles.items()):
         axes.plot([0, 1], [0, 1], color=style.MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
         for row in rows:

@@ -47,7 +47,8 @@ def test_the_aggregate_is_the_best_on_validation_and_test_is_not_looked_at():
     other = test.replace(labels=1 - test.labels)
     again = patients.with_patients(other, valid.patients, valid.labels, valid.scores).by_patient
     assert again.facts == found.facts and (again.predictions == found.predictions).all()
-    entry = intervals.entry(test.replace(by_patient=found), resamples=50, seed=0)['patients']
+    measured = intervals.measure([test.replace(by_patient=found)], resamples=50, seed=0)
+    entry = intervals.entry(measured)['patients']
     assert sum(entry['confusion'].values()) == 40 and entry['ci95']['auroc'] is not None
 
 
@@ -77,11 +78,11 @@ def test_answers_survive_their_file_and_are_pooled(tmp_path):
 def test_ranking_is_within_folds_and_counts_are_of_all_together():
     runs = [row(0), row(1).replace(scores=row(1).scores * 0.3)]  # on a scale of its own
     both = pooled(runs, {})
-    entry = intervals.entry(both, resamples=20, seed=0)
+    entry = intervals.entry(intervals.measure([both], resamples=20, seed=0))
     each = [reference.roc_auc_score(run.labels, run.scores) for run in runs]
     assert entry['auroc'] == pytest.approx(np.mean(each))
     labels, called = both.labels, both.predictions
     assert entry['f1'] == pytest.approx(reference.f1_score(labels, called))
     constant = pooled([run.replace(scores=np.full(len(run.ids), run.labels[:99].mean() / 2 + i))
                        for i, run in ((0, row(0)), (0.3, row(1)))], {})
-    assert intervals.entry(constant, resamples=20, seed=0)['auroc'] == 0.5
+    assert intervals.entry(intervals.measure([constant], resamples=20, seed=0))['auroc'] == 0.5

@@ -67,13 +67,41 @@ def test_page_shows_every_row_verdict_and_warning(written):
     for row in results['models']:
         assert row['title'] in text and f'{row["f1"]:.3f}' in text
         assert '{:.3f}–{:.3f}'.format(*row['ci95']['accuracy']) in text
-    for pair in results['comparisons']:
-        assert len(pair['verdicts']) == 3
-        assert all(verdict in text for verdict in pair['verdicts'].values())
+    pairs, rows = results['comparisons'], len(results['models'])
+    assert len(pairs) == rows * (rows - 1) / 2
+    for number, pair in enumerate(pairs):
+        shown = [verdict in text for verdict in pair['verdicts'].values()]
+        assert shown == [number < rows - 1] * 3  # sentences are the first row's
     assert 'accuracy below majority class' in text and 'worse than logistic regression' in text
     assert 'not a medical device' in text and 'drawn by a program' in text
     assert '0.1.0+66ce41c' in text and '201.5' in text
     assert '60 test slices with a lesion, 41 show evidence' in ' '.join(text.split())
+
+
+def test_every_pair_stands_in_the_matrix_both_ways(written):
+    text = ' '.join((written / 'report' / 'index.html').read_text().split())
+    pairs = json.loads((written / 'results.json').read_text())['comparisons']
+    cells = page.versus(pairs)
+    for pair in pairs:
+        low, high = pair['ci95']['delta_f1']
+        assert cells[pair['a']][pair['b']]['f1'] == (pair['delta_f1'], [low, high])
+        assert cells[pair['b']][pair['a']]['f1'] == (-pair['delta_f1'], [-high, -low])
+    scratch = next(pair for pair in pairs
+                   if (pair['a'], pair['b']) == ('unconditional_ldt', 'ldt_from_scratch'))
+    assert scratch['better']['auroc'] == 'unconditional_ldt'
+    for a, b, sign, look in (('unconditional_ldt', 'ldt_from_scratch', 1, 'better'),
+                             ('ldt_from_scratch', 'unconditional_ldt', -1, 'worse')):
+        delta = page.signed(sign * scratch['delta_auroc'], 2)
+        assert re.search(f'class="{look}" title="{a} − {b}: ΔAUROC [^"]*">{re.escape(delta)}<', text)
+
+
+def test_budgets_are_in_readable_units(written):
+    text = re.sub('<[^>]*>|\\s+', ' ', (written / 'report' / 'index.html').read_text())
+    budgets = text[text.index('What each row took   Images'):]
+    assert re.search(r'rc_ldt +2.91 M +38,400 +25,600 +6.91 T +459 G +5.21 min +21 s', budgets)
+    assert re.search(r'ldt_from_scratch +2.91 M +– +25,600 +– +459 G .* 0.700 +0.650', budgets)
+    assert [page.amount(value) for value in (None, 0, 33, 999.7, 1e18)] == [
+        '–', '0', '33', '1 k', '1 E']
 
 
 def test_warnings_are_of_models_that_a_floor_beats():
@@ -116,7 +144,7 @@ def test_rows_have_colours_before_there_are_results(copy):
 
 @pytest.mark.parametrize('missing, sentence', [
     ('predictions.csv', 'predictions.csv is missing'),
-    ('metrics.jsonl', 'no pre-training phase'),
+    ('metrics.jsonl', 'no pre-training of a denoiser'),
     ('card.json', 'card.json is missing'),
     ('results.json', 'the run has not reached its test'),
     ('report/samples.npz', 'no slices are shown'),
