@@ -167,14 +167,14 @@ def base() -> ConfigDict:
         warmup_steps=50,
         decay='cosine',
         ema_decay=0.99,
-        checkpoint_every=175,  # steps; the checkpoint with the best validation AUROC is used
+        checkpoint_every=175,  # steps; all are run, then the checkpoint of best validation AUROC taken
         balanced=True,  # each class equally often; 16 % of slices are positive
         t_range=(0, 100),  # steps trained on, half open: where the classes of a small image differ
         paired_weight=1.0,  # our paired term, not in the paper; 0 is off
         # Per unit of squared error summed over z0. A high scale punishes the noise of single draws
         # before there is anything to see: at 2 nothing was learned for 300 steps, at 0.1-0.5 at once.
         paired_scale=0.3,
-        label_smoothing=0.0,  # of classifiers; balancing and early stopping do more here
+        label_smoothing=0.0,  # of classifiers; balancing and choosing the checkpoint do more here
     ))
     config.optim = ConfigDict(dict(
         b1=0.9,

@@ -1,7 +1,8 @@
 """python -m repdiff.report --workdir=DIR: draws the page of a finished or running workdir anew.
 
 Several directories, DIR,DIR,..., of runs that differ in their seed give a table of mean and
-spread, and the verdicts of all of them together.
+spread, and what they decide together: every row against every other, and the first one's verdicts.
+Runs with folds are given by the directory above their fold-I.
 """
 
 from absl import app, flags
