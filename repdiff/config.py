@@ -167,7 +167,7 @@ def base() -> ConfigDict:
         warmup_steps=50,
         decay='cosine',
         ema_decay=0.99,
-        checkpoint_every=175,  # steps; all are run, then the checkpoint of best validation AUROC taken
+        checkpoint_every=175,  # steps; all are run, then that of best validation AUROC taken
         balanced=True,  # each class equally often; 16 % of slices are positive
         t_range=(0, 100),  # steps trained on, half open: where the classes of a small image differ
         paired_weight=1.0,  # our paired term, not in the paper; 0 is off

@@ -59,7 +59,8 @@ def test_three_seeds_of_three_folds_are_told_of_together(tmp_path, monkeypatch):
         write_json(places[-1] / 'config.json', json.loads(config.to_json()))
         cells = [places[-1] / f'fold-{fold}' for fold in range(3)]
         for fold, cell in enumerate(cells):
-            rows[seed, fold] = [answers('strong', seed, fold, 3.0), answers('weak', seed, fold, 1.0)]
+            rows[seed, fold] = [answers(name, seed, fold, shift)
+                                for name, shift in (('strong', 3.0), ('weak', 1.0))]
             split = {'images': 40, 'patients': 10, 'positives': 20}
             write_answers(cell / ANSWERS, rows[seed, fold])
             write_json(cell / 'card.json', {'data_fingerprint': '', 'phases': {}})
@@ -79,7 +80,7 @@ def test_three_seeds_of_three_folds_are_told_of_together(tmp_path, monkeypatch):
     assert line.startswith(f'| `strong` | {each[:, 0].mean():.3f} ± {each[:, 0].std(ddof=1):.3f} |')
 
     # Each resample of the patients is of all seeds.
-    people = np.array(sorted({patient for fold in range(3) for patient in rows[0, fold][0].patients}))
+    people = np.unique(np.concatenate([rows[0, fold][0].patients for fold in range(3)]))
     assert len(people) == 30
     drawn = intervals.patient_weights(people, resamples=20, seed=0)
     deltas = [np.mean([auroc(a, draw[np.searchsorted(people, a.patients)])

@@ -99,8 +99,8 @@ def compare(a: Measured, b: Measured) -> dict:
     """a minus b on the same images: an entry of results.json's "comparisons".
 
     {"a", "b", "delta_accuracy", "delta_f1", "delta_auroc", "ci95": {"delta_accuracy": [lo, hi],
-    ...}, "better": {"accuracy": "a's name", "b's" or None where it is not decided, ...}, "mcnemar_p",
-    "verdicts": {"f1", ...}}; "patients" is the same of the answers a patient, where both rows have
+    ...}, "better": {"accuracy": its name, or None where not decided, ...}, "mcnemar_p", "verdicts":
+    {"f1", ...}}; "patients" is the same of the answers a patient, where both rows have
     such. Intervals are of paired resamples over patients; McNemar's test counts
     answers. Of several runs, the mean difference: without McNemar's test, and with each run's own
     difference and interval in the verdicts. Both rows must have been measured with one seed. Raises

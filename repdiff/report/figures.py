@@ -42,17 +42,16 @@ FIGURES: tuple[tuple[str, str, Draw, str, str], ...] = (
      'No row has its draws counted yet.'),
     ('early_stop', 'What the early stop saves', trust.early_stop,
      'Of the test images, the share decided otherwise than by the full budget, against the share of '
-     'its forward passes; marked is the alpha of the run, the bottom is none. Grey: at most an eighth '
-     'of the passes; dotted: one image in a hundred.',
+     'its forward passes; marked is the alpha of the run, the bottom is none. Grey: at most an '
+     'eighth of the passes; dotted: one image in a hundred.',
      'report/early_stop.json is missing; python -m repdiff.early_stop --workdir=DIR makes it.'),
     ('pretraining', 'Pre-training loss', curves.pretraining,
      'Error of the predicted noise with the representation r and without it: the wider the gap, '
      'the more the denoiser reads the answer from r instead of working it out.',
      'metrics.jsonl has no pre-training of a denoiser.'),
     ('distillation', 'Self-distillation', curves.distillation,
-     "The student's loss on whole images; entropy of the teacher's targets, of which 1 is no opinion "
-     'and 0 the same prototype for all; spread of the features, of which 0 is a collapse and 1 the '
-     'most.',
+     "The student's loss on whole images; entropy of a teacher's target, of which 1 is no opinion "
+     'and 0 a single prototype; spread of the features, of which 0 is a collapse and 1 the most.',
      'No row is pre-trained by self-distillation.'),
     ('tuning', 'Tuning', curves.tuning,
      'Training loss on the labelled slices, and the validation AUROC by which the checkpoint was '

@@ -45,8 +45,8 @@ def table(workdirs: Sequence[str | os.PathLike]) -> str:
 def verdicts(workdirs: Sequence[str | os.PathLike]) -> str:
     """Every row against every other, as Markdown tables, and the first one's verdicts as sentences.
 
-    Intervals are of resamples of patients, each drawn for all runs that test it. Raises UserError as
-    `table`, and where a run's answers are missing.
+    Intervals are of resamples of patients, each drawn for all runs that test it. Raises UserError
+    as `table`, and where a run's answers are missing.
     """
     runs = _load(workdirs)
     answers = [read_answers(Path(path) / ANSWERS) for path in workdirs]
@@ -56,9 +56,9 @@ def verdicts(workdirs: Sequence[str | os.PathLike]) -> str:
     lines = []
     for metric in METRICS[:2]:
         lines += [*_matrix(pairs, metric), '']
-    lines += [f'Mean difference ± standard deviation over {len(runs)} seeds [95 % interval over the '
-              'patients, with the models as they were trained]: each seed alone. A row is better '
-              'where the interval leaves 0 out and no seed says otherwise.', '']
+    lines += [f'Mean difference ± standard deviation over {len(runs)} seeds [95 % interval over '
+              'the patients, with the models as they were trained]: each seed alone. A row is '
+              'better where the interval leaves 0 out and no seed says otherwise.', '']
     for pair in pairs[:len(rows) - 1]:
         lines += pair['verdicts'].values()
     return '\n'.join(lines)
@@ -88,6 +88,6 @@ def _load(workdirs: Sequence[str | os.PathLike]) -> list[Run]:
     for number, seed in enumerate(seeds):
         if seed in seeds[:number]:
             raise UserError(f'{workdirs[number]}: has seed {seed}, as '
-                            f'{workdirs[seeds.index(seed)]} has; give one workdir a seed (of folds, '
-                            'the one above their fold-I).')
+                            f'{workdirs[seeds.index(seed)]} has; give one workdir a seed (of '
+                            'folds, the one above their fold-I).')
     return runs

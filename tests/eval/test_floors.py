@@ -23,7 +23,8 @@ def toy(seed, rows, brighter, classes=2, size=24):
 def entries(brighter, classes=2):
     rows = floors(toy(0, 300, brighter, classes), toy(1, 120, brighter, classes),
                   toy(2, 400, brighter, classes), classes=classes)
-    return {row.name: intervals.entry(intervals.measure([row], resamples=50, seed=0)) for row in rows}
+    return {row.name: intervals.entry(intervals.measure([row], resamples=50, seed=0))
+            for row in rows}
 
 
 def test_floors_solve_a_set_that_brightness_solves():
