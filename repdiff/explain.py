@@ -124,6 +124,7 @@ def exhibit(workdir: Path, answers: Answers, dataset: records.Dataset, mesh: Mes
         images=np.stack([record['image'][..., 0] for record in found]),
         outcomes=np.array(outcomes), pairs=pairs,
         means=np.stack([each.mean for each in maps]),
+        errors=np.stack([each.error for each in maps]),
         shown=np.stack([each.shown for each in maps]),
         masks=np.stack([np.zeros(record['image'].shape[:2], bool) if record['mask'] is None
                         else record['mask'] > 0 for record in found]),

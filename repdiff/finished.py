@@ -122,7 +122,8 @@ def load(workdir: Path, row: str, mesh: Mesh) -> FinishedRow:
     shape = (1, about['image_size'], about['image_size'], about['channels'])
     z_shape = jax.eval_shape(front.encode, jax.ShapeDtypeStruct(shape, np.uint8)).shape[1:]
     classes = tuple(about['classes'])
-    setting = phases.Setting(mesh, {}, classes, front, z_shape, jax.random.key(config.seed))
+    setting = phases.Setting(mesh, {}, classes, front, z_shape, jax.random.key(config.seed),
+                             np.zeros(0, str))
     objective = denoise.tune_objective(
         config, denoise.pretrain_objective(config, z_shape), len(classes)
     )

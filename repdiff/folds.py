@@ -67,7 +67,10 @@ def _pool(config: ConfigDict, workdir: Path, places: Sequence[Path]) -> None:
     for number, row in enumerate(answers[0]):
         runs = [of_fold[number] for of_fold in answers]
         entries = [each['models'][number] for each in found]
-        rows.append(pooled(runs, _facts(entries)))
+        facts = _facts(entries)
+        if 'trust' in entries[0]:
+            facts |= results.of_the_test(row.name, places)
+        rows.append(pooled(runs, facts))
     _check(rows[0], workdir)
     results.write(workdir, config, _dataset(found, rows[0]), rows)
     _card(config, workdir, places)
@@ -120,7 +123,8 @@ def _dataset(found: Sequence[dict[str, Any]], row: Answers) -> dict[str, Any]:
     splits['test'] = {'images': len(row.ids), 'patients': len(set(row.patients.tolist())),
                       'positives': int((row.labels > 0).sum())}
     said = [f'{len(found)} folds, dealt by patient within classes: every patient is tested once, by '
-            'a model that saw none of its images. Other splits: the mean of the folds.']
+            'a model that saw none of its images. Other splits: the mean of the folds. Reliability, '
+            'abstaining and draws are of all answers together, each calibrated in its own fold.']
     return first | {'splits': splits, 'arrangement': said + first['arrangement'][1:]}
 
 

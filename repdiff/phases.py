@@ -26,7 +26,9 @@ from repdiff.train import Phase
 
 @dataclass(frozen=True)
 class Setting:
-    """What every row shares: mesh, data splits by name, classes, front end, the run's key."""
+    """What every row shares: mesh, data splits by name, classes, front end, the run's key, and the
+    patient (B,) of each validation image.
+    """
 
     mesh: Mesh
     splits: dict[str, Any]
@@ -34,6 +36,7 @@ class Setting:
     frontend: PatchBasis | Vae
     z_shape: tuple[int, int, int]
     key: jax.Array
+    patients: np.ndarray
 
     def purpose(self, name: str) -> jax.Array:
         """The run's key folded with a purpose."""

@@ -13,6 +13,7 @@ from repdiff.eval import intervals, metrics, patients, trust
 from repdiff.eval.answers import ANSWERS, Answers, write_answers, write_predictions
 from repdiff.files import write_json
 from repdiff.zeroshot import rules
+from repdiff.zeroshot.decision import Decision
 from repdiff.zeroshot.rules import Rule
 
 TITLES = {
@@ -46,32 +47,54 @@ def answer(row: str, workdir: Path, seed: int) -> Answers:
         'argmin': metrics.decision_metrics(labels, plain.argmax(1), plain.shape[1]),
     }
     if decision.rule:
-        facts |= _of_the_evaluator(found, decision.rule, facts)
-    probabilities, predictions = decision.probabilities(plain), decision.classify(plain)
-    facts['trust'] = {
-        'raw': trust.reliability(labels, decision.raw_probabilities(plain, facts['dimensions'])),
-        'calibrated': trust.reliability(labels, probabilities),
-        'selective': trust.selective(labels, predictions, decision.confidence(plain)),
-    }
+        facts |= _of_the_sweep(found, decision.rule, facts)
     return patients.with_patients(
-        Answers(row, found['test_ids'], found['test_patients'], labels, probabilities, predictions,
-                facts),
+        Answers(row, found['test_ids'], found['test_patients'], labels,
+                decision.probabilities(plain), decision.classify(plain),
+                facts | of_the_test(row, [workdir])),
         found['valid_patients'], valid_labels, decision.probabilities(found['valid_scores']),
     )
 
 
-def _of_the_evaluator(found: dict[str, np.ndarray], rule: Rule, facts: dict) -> dict[str, Any]:
-    """What is to be said of a denoiser's rule, its sweep over t and its draws."""
-    t, drawn = found['t'], found['test_draws']
+def _of_the_sweep(found: dict[str, np.ndarray], rule: Rule, facts: dict) -> dict[str, Any]:
+    """What is to be said of a denoiser's rule and of its sweep over t."""
+    t = found['t']
     return {
         'rule': facts['rule'] | {'t': rule.t.tolist(), 'weights': rule.weights.tolist()},
         'auroc_over_t': {
             't': np.unique(t).tolist(),
             'valid': rules.auroc_over_t(t, found['sweep_errors'][..., 0], found['valid_labels']),
         },
-        'draws': facts['draws'] | {'mean': float(drawn.mean()),
-                                   'images': np.bincount(drawn.max(1)).tolist()},
     }
+
+
+def of_the_test(row: str, workdirs: Sequence[Path]) -> dict[str, Any]:
+    """Facts "trust" and, of a denoiser, "draws" of the row's test images in all these workdirs.
+
+    Each workdir's images are answered by its own decision. What is put together is on one scale:
+    probabilities, and log odds beyond the cut.
+    """
+    runs = [scores.read(workdir, row) for workdir in workdirs]
+    labels, raw, calibrated, predictions, confidence = (
+        np.concatenate(part) for part in zip(*(_stated(*run) for run in runs), strict=True))
+    made = {'trust': {
+        'raw': trust.reliability(labels, raw),
+        'calibrated': trust.reliability(labels, calibrated),
+        'selective': trust.selective(labels, predictions, confidence),
+    }}
+    _, decision, facts = runs[0]
+    if decision.rule:
+        drawn = np.concatenate([found['test_draws'] for found, _, _ in runs])
+        made['draws'] = facts['draws'] | {'mean': float(drawn.mean()),
+                                          'images': np.bincount(drawn.max(1)).tolist()}
+    return made
+
+
+def _stated(found: dict[str, np.ndarray], decision: Decision, facts: dict) -> tuple:
+    """Labels, raw and calibrated probabilities, predictions and confidence of the test images."""
+    plain = found['test_scores']
+    return (found['test_labels'], decision.raw_probabilities(plain, facts['dimensions']),
+            decision.probabilities(plain), decision.classify(plain), decision.confidence(plain))
 
 
 def write(workdir: Path, config: ConfigDict, dataset: dict[str, Any], rows: Sequence[Answers],

@@ -11,7 +11,7 @@ from repdiff import experiment, methods, phases, scores
 def test_a_row_is_trained_and_chosen_with_a_setting_that_has_no_test_split(monkeypatch, tmp_path):
     splits = {'pretrain': 'p', 'train': 't', 'valid': 'v', 'test': 'secret'}
     setting = phases.Setting(
-        types.SimpleNamespace(size=1), splits, ('a', 'b'), None, (1, 1, 1), jax.random.key(0))
+        types.SimpleNamespace(size=1), splits, ('a', 'b'), None, (1, 1, 1), jax.random.key(0), None)
     seen = []
 
     def look(config, row, setting, *rest):

@@ -49,6 +49,7 @@ def choose(
     )
     rule, cross_fitted = rules.choose(
         trained.objective.schedule, arrays['t'], arrays['sweep_errors'], evaluator.kinds, labels,
+        setting.patients,
         _training_errors(config, setting, evaluator, params, arrays['t'], parts / 'train'),
     )
     arrays['valid_readings'] = readings(config, setting, evaluator, params, 'valid', *z0)

@@ -14,25 +14,31 @@ ARMS = {'evidence': 'evidence map', 'brightness': 'brightness in the brain', 'ra
 
 
 def maps(run: Run) -> bytes | None:
-    """Above each slice with the outline of its true lesion, below what stands out of the noise."""
+    """Each slice with the outline of its true lesion, what stands out of the noise, and the noise."""
     data = run.evidence
     if not data:
         return None
     count = len(data['images'])
-    drawing = style.figure(9, 9 / max(count, 4) * 2 + 0.55)
+    lines = 3 if 'errors' in data else 2  # runs of earlier code kept none
+    drawing = style.figure(9, 9 / max(count, 4) * lines + 0.65)
     drawing.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.02)
-    top, bottom = drawing.subplots(2, count, squeeze=False)
-    for i in range(count):
-        style.picture(top[i], data['images'][i])
-        top[i].set_title(str(data['outcomes'][i]).replace(' ', '\n'), fontsize=7.5, pad=3)
-        style.picture(bottom[i], data['images'][i])
+    grid = drawing.subplots(lines, count, squeeze=False)
+    for i, (top, middle, *bottom) in enumerate(grid.T):
+        style.picture(top, data['images'][i])
+        top.set_title(str(data['outcomes'][i]).replace(' ', '\n'), fontsize=7.5, pad=3)
+        style.picture(middle, data['images'][i])
         shown = data['means'][i] * data['shown'][i]
         strength = np.abs(shown) / max(np.abs(shown).max(), 1e-30)
-        bottom[i].imshow(np.sign(shown), cmap='coolwarm', vmin=-1, vmax=1, interpolation='nearest',
-                         alpha=np.where(data['shown'][i], 0.15 + 0.7 * strength, 0))
+        middle.imshow(np.sign(shown), cmap='coolwarm', vmin=-1, vmax=1, interpolation='nearest',
+                      alpha=np.where(data['shown'][i], 0.15 + 0.7 * strength, 0))
         if not data['shown'][i].any():
-            bottom[i].set_xlabel('nothing', fontsize=7.5, labelpad=2)
-        for axes in (top[i], bottom[i]):
+            middle.set_xlabel('nothing', fontsize=7.5, labelpad=2)
+        for axes in bottom:
+            error = data['errors'][i] / max(np.abs(data['means'][i]).max(), 1e-30)
+            axes.imshow(error, cmap='gray_r', vmin=0, interpolation='nearest')
+            axes.set_xlabel(f'± {error.max():.0%}', fontsize=7.5, labelpad=2)
+            _bare(axes)
+        for axes in (top, middle, *bottom):
             _outline(axes, data['masks'][i])
     return style.png(drawing)
 

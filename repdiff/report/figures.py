@@ -62,10 +62,11 @@ FIGURES: tuple[tuple[str, str, Draw, str, str], ...] = (
      'paper): a picture that stays sharp at high t must come from r, not from the noisy input.',
      'report/z0_over_t.npz is missing, so predicted clean images are not shown.'),
     ('evidence', 'Where the evaluator sees its evidence', evidence.maps,
-     'Test slices of each outcome, with the outline of the true lesion where it is known. Below: the '
-     'difference of denoising error between the classes, by pixel; red speaks for the second class, '
-     'blue against it, the fuller the stronger on that slice. Coloured is only what stands out of '
-     'the noise of the draws.',
+     'Test slices of each outcome, with the outline of the true lesion where it is known. Middle: '
+     'the difference of denoising error between the classes, by pixel; red speaks for the second '
+     'class, blue against it, the fuller the stronger on that slice. Coloured is only what stands '
+     'out of the noise of the draws. Bottom: the standard error of that difference over the draws, '
+     'black where it is largest; under it, its largest as a share of the strongest difference.',
      'report/evidence.npz is missing, so no evidence maps are shown.'),
     ('localisation', 'Do the maps find the lesion?', evidence.localisation,
      'Slices with a lesion, against the true masks. Brightness is that of the brain without bone, '

@@ -9,7 +9,11 @@ from scipy.special import log_softmax, softmax
 
 @dataclass(frozen=True)
 class Calibration:
-    """probabilities = softmax(slope · scores + bias); slope > 0, so two classes keep their ranking."""
+    """probabilities = softmax(slope · scores + bias), slope > 0.
+
+    Images keep their order by the odds of any two classes. So the AUROC of two classes stays; of
+    more, that of one class against the rest need not, because the bias weighs the rest anew.
+    """
 
     slope: float
     bias: np.ndarray

@@ -87,16 +87,16 @@ def _spread(t: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def learned(
-    t: np.ndarray, errors: np.ndarray, labels: np.ndarray, kind: str,
+    t: np.ndarray, errors: np.ndarray, labels: np.ndarray, patients: np.ndarray, kind: str,
     more: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[Rule, np.ndarray]:
-    """Weights over t fitted to labels (B,), and scores (B, K) of images by weights not fitted on them.
+    """Weights over t fitted to labels (B,), and scores (B, K) by weights that saw no such patient.
 
     Conditional logistic regression of the label on the class errors at each t (for two classes, on
     the paired difference), with weights >= 0: less error is never evidence against a class
     (20 weights over t: Clark and Jaini 2023, arXiv 2303.15233). Errors are scaled by their spread,
-    so the ridge pulls towards `inverse_sd`. Scores are cross-fitted in FOLDS; `more` errors and
-    labels, of training images, take part in every fit.
+    so the ridge pulls towards `inverse_sd`. Scores are cross-fitted in FOLDS of the patients (B,);
+    `more` errors and labels, of training images, whose patients are others, are in every fit.
     """
     steps, spread = _spread(t, errors)
 
@@ -104,9 +104,7 @@ def learned(
         means = [errors[..., t == step].mean(-1) for step in steps]
         return -np.stack(means, -1).astype(np.float64) / spread  # (B, K, J)
 
-    x, fold = features(errors), np.arange(labels.size) % FOLDS
-    order = np.argsort(labels, kind='stable')  # every fold gets its share of each class
-    fold[order] = fold.copy()
+    x, fold = features(errors), _folds(labels, patients)
     more_x, more_labels = (features(more[0]), more[1]) if more else (x[:0], labels[:0])
 
     def fit(kept):
@@ -119,6 +117,16 @@ def learned(
     weights = fit(np.ones(labels.size, bool)) / spread
     suffix = '' if kind == 'l2' else f' {kind}'
     return _rule('learned' + suffix, kind, steps, weights, spread), scores
+
+
+def _folds(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """The fold (B,) of each image: its patient's, of which every fold gets its share of each class."""
+    names, owner = np.unique(patients, return_inverse=True)
+    highest = np.zeros(names.size, int)
+    np.maximum.at(highest, owner, labels)
+    fold = np.zeros(names.size, int)
+    fold[np.argsort(highest, kind='stable')] = np.arange(names.size) % FOLDS
+    return fold[owner]
 
 
 def _fit(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -156,11 +164,11 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def choose(
     schedule: Schedule, t: np.ndarray, errors: np.ndarray, kinds: tuple[str, ...],
-    labels: np.ndarray, more: tuple[np.ndarray, np.ndarray] | None = None,
+    labels: np.ndarray, patients: np.ndarray, more: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[Rule, np.ndarray]:
     """The rule of highest AUROC on validation errors (B, K, S, kinds), and its scores (B, K).
 
-    The first of equals. `more` as `learned` takes it, its errors of all kinds. Scores are those
+    The first of equals. `patients` and `more` as `learned` takes them, errors of all kinds. Scores are those
     that the choice saw: cross-fitted where weights were learned.
     """
     scored = []
@@ -169,7 +177,7 @@ def choose(
         for rule in candidates(schedule, t, found, kind):
             scored.append((rule, rule.scores(t, found)))
         extra = (more[0][..., index], more[1]) if more else None
-        scored.append(learned(t, found, labels, kind, extra))
+        scored.append(learned(t, found, labels, patients, kind, extra))
     return max(scored, key=lambda pair: auroc(pair[1], labels))
 
 

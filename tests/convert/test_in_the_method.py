@@ -73,7 +73,8 @@ def setting_of(made, cache, channels=1):
         made.cache = str(cache)
         splits = experiment.cached(made, front, splits, 'data', published.on_pixels(made))
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES)
-    return phases.Setting(mesh, splits, ('a', 'b'), front, z_shape, jax.random.key(0))
+    return phases.Setting(mesh, splits, ('a', 'b'), front, z_shape, jax.random.key(0),
+                          np.arange(12).astype(str))
 
 
 @pytest.mark.parametrize('encoder, latents, kind, denoiser, channels', [

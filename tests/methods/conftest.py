@@ -31,7 +31,8 @@ def setting():
               for seed, name in enumerate(('pretrain', 'train', 'valid'))}
     front = frontend.fit_pca(splits['pretrain'].columns['image'], 4, 6, 0.0)
     mesh = Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES)
-    return Setting(mesh, splits, ('a', 'b', 'c'), front, (2, 2, 6), jax.random.key(5))
+    return Setting(mesh, splits, ('a', 'b', 'c'), front, (2, 2, 6), jax.random.key(5),
+                   np.arange(24).astype(str))
 
 
 @pytest.fixture

@@ -188,5 +188,6 @@ def _write_pictures(path, rng, size, pictures):
     means = rng.normal(size=heads.shape)
     np.savez(path / 'report' / 'evidence.npz', images=heads, outcomes=np.array(outcomes),
              pairs=np.tile([1, 0], (len(heads), 1)), means=means, shown=abs(means) > 2,
+             errors=np.full_like(means, 0.4),
              masks=heads == 170, counterfactuals=np.stack([heads, heads // 2 + 30], 1),
              step=np.array(99))

@@ -67,7 +67,7 @@ def test_votes_are_shares_of_draws_and_penalties_do_not_change_them():
 
 def test_the_chosen_rule_looks_where_the_classes_differ():
     found, labels = errors()
-    rule, scores = rules.choose(SCHEDULE, T, found[..., None], ('l2',), labels)
+    rule, scores = rules.choose(SCHEDULE, T, found[..., None], ('l2',), labels, np.arange(200))
     weight_at_200 = rule.weights[rule.t == 200].sum()
     assert weight_at_200 > 0.8
     assert rules.auroc(scores, labels) > 0.9
@@ -76,13 +76,14 @@ def test_the_chosen_rule_looks_where_the_classes_differ():
 def test_the_penalty_is_chosen_too():
     found, labels = errors()
     noise, _ = errors(seed=1, signal=(0, 0, 0))
-    rule, _ = rules.choose(SCHEDULE, T, np.stack([noise, found], -1), ('l2', 'l1'), labels)
+    rule, _ = rules.choose(SCHEDULE, T, np.stack([noise, found], -1), ('l2', 'l1'), labels,
+                           np.arange(200))
     assert rule.kind == 'l1' and rule.name.endswith(' l1')
 
 
 def test_learned_weights_are_cross_fitted_and_find_unequal_signal():
     found, labels = errors(count=600, signal=(0.1, 0.3, 0.0))
-    rule, scores = rules.learned(T, found, labels, 'l2')
+    rule, scores = rules.learned(T, found, labels, np.arange(600), 'l2')
     weight = dict(zip(rule.t.tolist(), rule.weights, strict=True))
     assert weight[200] > weight[50] > weight.get(600, 0.0)
     assert rules.auroc(scores, labels) == pytest.approx(rules.auroc(rule.scores(T, found), labels),
@@ -90,8 +91,21 @@ def test_learned_weights_are_cross_fitted_and_find_unequal_signal():
     # Labels that mean nothing are not found again by weights fitted on other images.
     many = np.random.default_rng(0).normal(size=(60, 2, 40))
     made_up, t = np.random.default_rng(1).integers(0, 2, 60), np.arange(40)
-    rule, scores = rules.learned(t, many, made_up, 'l2')
+    rule, scores = rules.learned(t, many, made_up, np.arange(60), 'l2')
     assert rules.auroc(scores, made_up) < 0.65 < rules.auroc(rule.scores(t, many), made_up)
+
+
+def test_folds_are_of_patients():
+    """Ten slices a patient, alike but for a hair, and labels by patient that mean nothing."""
+    rng, t = np.random.default_rng(0), np.arange(40)
+    patients, labels = np.repeat(np.arange(12), 10), np.repeat(np.arange(12) % 2, 10)
+    many = rng.normal(size=(12, 2, 40))[patients] + 0.1 * rng.normal(size=(120, 2, 40))
+    found = {len(set(of)): rules.auroc(rules.learned(t, many, labels, of, 'l2')[1], labels)
+             for of in (patients, np.arange(120))}
+    assert found[120] > 0.9 > 0.7 > found[12]
+    folds = rules._folds(labels, patients)
+    assert len(set(zip(folds, patients))) == 12  # each patient in one
+    assert all(set(labels[folds == k]) == {0, 1} for k in range(rules.FOLDS))
 
 
 def test_more_images_take_part_in_learning():
@@ -99,7 +113,7 @@ def test_more_images_take_part_in_learning():
     more = errors(seed=5, count=2000, signal=(0.3, 0, 0))
     weights = {}
     for extra in (None, more):
-        rule, _ = rules.learned(T, found, labels, 'l2', extra)
+        rule, _ = rules.learned(T, found, labels, np.arange(30), 'l2', extra)
         weights[extra is None] = rule.weights[rule.t == 50].sum()
     assert weights[False] > 0.8 > weights[True]
 

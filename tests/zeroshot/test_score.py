@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from repdiff.diffusion.noise import draw_noise, image_keys
 from repdiff.diffusion.schedule import add_noise, linear
+from repdiff.models.dit import DiT
 from repdiff.sharding import AXES
 from repdiff.zeroshot.score import Scorer, all_errors
 
@@ -54,14 +55,28 @@ def test_errors_equal_a_loop_over_images_classes_and_draws():
                 np.testing.assert_allclose(found[b, k, s], expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize('passes', [1, 7, 64])
-@pytest.mark.parametrize('devices', [1, 2, 8])
-def test_passes_and_devices_never_change_a_score(passes, devices):
-    given = inputs(3)
-    np.testing.assert_allclose(
-        everything(scorer(passes, devices), *given, T[:2]),
-        everything(scorer(30), *given, T[:2]), atol=1e-5,
-    )
+@pytest.fixture(scope='module')
+def dit():
+    """A small DiT with no weight at 0, what `everything` takes of it, and its errors."""
+    made = DiT(width=16, depth=2, heads=2, patch=1, channels=3, conditioning='label', classes=2)
+    _, _, z0, ids = inputs(3)
+    shapes = jax.eval_shape(made.init, KEY, z0, jnp.zeros(3), jnp.zeros(3, int))['params']
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.3 * rng.normal(size=x.shape).astype(x.dtype), shapes)
+
+    def denoise(params, *given):
+        return made.apply({'params': params}, *given)
+
+    given = params, np.arange(2), z0, ids
+    return denoise, given, everything(scorer(30, denoise=denoise), *given)
+
+
+@pytest.mark.parametrize('passes, devices', [(64, 1), (7, 2), (1, 8)])
+def test_passes_and_devices_never_change_a_score(dit, passes, devices):
+    denoise, given, wanted = dit
+    assert np.abs(wanted[:, 0] - wanted[:, 1]).max() > 0.01  # the classes do differ
+    np.testing.assert_allclose(everything(scorer(passes, devices, denoise=denoise), *given), wanted,
+                               rtol=1e-5)
 
 
 def test_any_triples_in_any_order_have_the_errors_of_the_whole():
