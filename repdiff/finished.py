@@ -105,12 +105,36 @@ class FinishedRow:
         return self.about() | {'fingerprint': digest.hexdigest()}
 
 
+def config_of(workdir: Path) -> ConfigDict:
+    """The config of a run. Raises UserError where `workdir` is none, or of another version."""
+    path = workdir / 'config.json'
+    try:
+        found = read_json(path, 'run the main job again in a new workdir')
+    except OSError:
+        raise UserError(f'--workdir: {str(workdir)!r} has no config.json; give the workdir of a '
+                        'run of python -m repdiff.main.') from None
+    known = configs.base().to_dict()
+    for key in [key for section in known for key in _odd(section, known, found)]:
+        raise UserError(f'{path} is of another version of repdiff, with other keys ({key}); use '
+                        'that version, or run the main job again in a new workdir.')
+    return ConfigDict(found)
+
+
+def _odd(section: str, known: dict, found: dict) -> list[str]:
+    """The keys of a section, and the section itself, that one of two configs lacks."""
+    if section not in found:
+        return [section]
+    if section == 'recipes' or not isinstance(known[section], dict):
+        return []  # recipes hold what they change
+    return [f'{section}.{key}' for key in sorted(known[section].keys() ^ found[section].keys())]
+
+
 def load(workdir: Path, row: str, mesh: Mesh) -> FinishedRow:
     """What `row` of a finished run became; '' is the first of its rows.
 
     Raises UserError where the workdir lacks a part, is of another version or has no such row.
     """
-    whole = configs.of_workdir(workdir)
+    whole = config_of(workdir)
     row = row or whole.rows[0]
     if row not in whole.rows:
         raise UserError(f'--row: {workdir} has no row {row!r}; it has {", ".join(whole.rows)}.')
