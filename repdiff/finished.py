@@ -22,7 +22,7 @@ from repdiff import config as configs
 from repdiff import phases, published, scores, sharding
 from repdiff.checkpoint import best_ema
 from repdiff.data import arrange, pipeline
-from repdiff.data.settings import DataSettings
+from repdiff.data.settings import RENDERED, DataSettings
 from repdiff.errors import UserError
 from repdiff.files import read_json, read_npz, write_json, write_npz
 from repdiff.latents.frontend import PatchBasis
@@ -36,7 +36,6 @@ RESUMABLE = ('mesh', 'cache', 'keep_checkpoints')  # keys that may change when a
 PREPARATION, FRONTEND = 'preparation.json', 'frontend.npz'
 _ANEW = 'run the main job again, which writes it anew'
 _ABOUT = ('name', 'simulated', 'classes', 'image_size', 'channels')
-_RENDERED = ('window', 'head_mask', 'crop')
 
 
 def keep(workdir: Path, info: dict, front: PatchBasis | Vae) -> None:
@@ -49,7 +48,7 @@ def keep(workdir: Path, info: dict, front: PatchBasis | Vae) -> None:
 
 def preparation(info: dict) -> dict[str, Any]:
     """How the images of a data set were prepared, of its `prepare.json`."""
-    return {key: info[key] for key in _ABOUT} | {key: info['settings'][key] for key in _RENDERED}
+    return {key: info[key] for key in _ABOUT} | {key: info['settings'][key] for key in RENDERED}
 
 
 def data_settings(about: dict[str, Any], seed: int, window: str = '') -> DataSettings:
@@ -60,7 +59,7 @@ def data_settings(about: dict[str, Any], seed: int, window: str = '') -> DataSet
     data = configs.base().data.to_dict()
     for name in arrange.KEYS:
         del data[name]
-    data |= {name: about[name] for name in ('image_size', 'channels', *_RENDERED)}
+    data |= {name: about[name] for name in ('image_size', 'channels', *RENDERED)}
     data |= {'window': window} if window else {}
     return DataSettings(**data | {'simulated': None, 'source': '/'}, name=about['name'], files=(),
                         seed=seed)
