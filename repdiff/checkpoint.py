@@ -3,9 +3,13 @@
 import contextlib
 import fcntl
 import functools
+import logging
+import os
+import re
 import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +24,11 @@ from repdiff.errors import UserError
 from repdiff.sharding import param_shardings
 
 LOCK = '.lock'  # held by the process that writes in the directory
+
+# Orbax logs the errors of its threads, each with its traceback, and raises them, too.
+logging.getLogger('absl').addFilter(
+    lambda record: record.levelno < logging.ERROR or 'orbax' not in record.pathname
+)
 
 
 class Checkpoints:
@@ -59,15 +68,18 @@ class Checkpoints:
         Returns once the state is copied; writing goes on in the background.
         """
         self.wait()
-        if step in self._manager.all_steps():
-            self._manager.delete(step)
         self._facts[step] = self._best(step, score)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
-            ),
-        )
+        with _refusal(self._directory):
+            if cluster.is_first():
+                _try(self._directory)
+            if step in self._manager.all_steps():
+                self._manager.delete(step)
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+                ),
+            )
         self.newest = step
         if cluster.is_first():
             self._sealing = self._sealer.submit(self._seal, step)
@@ -88,15 +100,17 @@ class Checkpoints:
         return self.newest if best is None else best
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk and sealed."""
-        self._manager.wait_until_finished()
-        if self._sealing:
-            self._sealing.result()
+        """Returns when everything saved is on disk and sealed. Raises OSError where it cannot be."""
+        with _refusal(self._directory):
+            self._manager.wait_until_finished()
+            if self._sealing:
+                self._sealing.result()
 
     def close(self) -> None:
         """Finishes what is being written."""
         try:
-            self._manager.close()
+            with _refusal(self._directory):
+                self._manager.close()
         finally:
             self._closed.set()
             self._sealer.shutdown()
@@ -145,6 +159,26 @@ def best_ema(directory: Path, shapes: Any, mesh: Mesh) -> tuple[Any, int] | None
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
         ))
     return restored['ema'], best
+
+
+def _try(directory: Path) -> None:
+    """Makes directories as deep as a checkpoint's, and removes them: where that fails, threads of
+    Orbax would wait for them for minutes. Raises OSError."""
+    with tempfile.TemporaryDirectory(prefix='.', dir=directory) as place:
+        os.makedirs(os.path.join(place, *'1234'))
+
+
+@contextlib.contextmanager
+def _refusal(directory: Path) -> Iterator[None]:
+    """Turns what Orbax raises where the disk refuses into one kind: OSError, with `directory`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # TensorStore's is a ValueError
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        number = int(code[1]) if code else getattr(error, 'errno', None)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(directory)) from None
 
 
 class _Manager(ocp.CheckpointManager):

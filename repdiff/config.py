@@ -3,9 +3,6 @@
 A row of the results is a *recipe*: the base config with the recipe's few keys replaced (`recipe`).
 """
 
-import json
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
 from repdiff import allowed
@@ -314,33 +311,6 @@ def _check_shared(config: ConfigDict, row: str, result: ConfigDict) -> None:
                     f'config.recipes.{row}: pretrain.row is {source!r}, whose {section}.{key} is '
                     f'another; make them agree, or leave pretrain.row empty.'
                 )
-
-
-def of_workdir(workdir: Path) -> ConfigDict:
-    """The config of a run. Raises UserError where `workdir` is none, or of another version."""
-    path = workdir / 'config.json'
-    try:
-        found = json.loads(path.read_text())
-    except OSError:
-        raise UserError(f'--workdir: {str(workdir)!r} has no config.json; give the workdir of a '
-                        'run of python -m repdiff.main.') from None
-    except ValueError:
-        raise UserError(f'{path} is not valid JSON; run the main job again in a new '
-                        'workdir.') from None
-    known = base().to_dict()
-    for key in [key for section in known for key in _odd(section, known, found)]:
-        raise UserError(f'{path} is of another version of repdiff, with other keys ({key}); use '
-                        'that version, or run the main job again in a new workdir.')
-    return ConfigDict(found)
-
-
-def _odd(section: str, known: dict, found: dict) -> list[str]:
-    """The keys of a section, and the section itself, that one of two configs lacks."""
-    if section not in found:
-        return [section]
-    if section == 'recipes' or not isinstance(known[section], dict):
-        return []  # recipes hold what they change
-    return [f'{section}.{key}' for key in sorted(known[section].keys() ^ found[section].keys())]
 
 
 def preset(name: str, presets: dict[str, dict]) -> ConfigDict:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 # Errors by which a file system refuses to write.
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
             errno.ENAMETOOLONG)
 
 

@@ -228,9 +228,12 @@ def _figure_image(dataset) -> np.ndarray:
 def settings(config: ConfigDict, source: str) -> DataSettings:
     """`config.data` as the data room takes it, of its own `source` or another that is pre-trained on.
 
-    The simulation gets the run's seed and image size; another source has labels of its own.
+    The simulation gets the run's seed and image size; another source has labels of its own. What
+    the config leaves as the base has it, a prepared source decides (`RENDERED`).
     """
-    data = config.data.to_dict()
+    data, usual = config.data.to_dict(), configs.base().data
+    data |= {key: value for key, value in sources.prepared_rendering(source).items()
+             if data[key] == usual[key]}
     if source != data['source']:
         data |= {'source': source, 'labels': '', 'split_column': '', 'pretrain_facilities': (),
                  'downstream_facilities': ()}

@@ -51,10 +51,11 @@ def read_json(path: str | os.PathLike, mend: str) -> Any:
 
 def read_npz(path: str | os.PathLike, mend: str) -> dict[str, np.ndarray]:
     """What `write_npz` wrote. Raises UserError, which tells the `mend`, where it is damaged."""
+    content = io.BytesIO(Path(path).read_bytes())
     try:
-        with np.load(path) as arrays:
+        with np.load(content) as arrays:
             return dict(arrays)
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+    except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise UserError(f'{path} is damaged, not a readable .npz file; {mend}.') from None
 
 

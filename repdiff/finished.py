@@ -22,7 +22,7 @@ from repdiff import config as configs
 from repdiff import phases, published, scores, sharding
 from repdiff.checkpoint import best_ema
 from repdiff.data import arrange, pipeline
-from repdiff.data.settings import DataSettings
+from repdiff.data.settings import RENDERED, DataSettings
 from repdiff.errors import UserError
 from repdiff.files import read_json, read_npz, write_json, write_npz
 from repdiff.latents.frontend import PatchBasis
@@ -36,7 +36,6 @@ RESUMABLE = ('mesh', 'cache', 'keep_checkpoints')  # keys that may change when a
 PREPARATION, FRONTEND = 'preparation.json', 'frontend.npz'
 _ANEW = 'run the main job again, which writes it anew'
 _ABOUT = ('name', 'simulated', 'classes', 'image_size', 'channels')
-_RENDERED = ('window', 'head_mask', 'crop')
 
 
 def keep(workdir: Path, info: dict, front: PatchBasis | Vae) -> None:
@@ -49,7 +48,7 @@ def keep(workdir: Path, info: dict, front: PatchBasis | Vae) -> None:
 
 def preparation(info: dict) -> dict[str, Any]:
     """How the images of a data set were prepared, of its `prepare.json`."""
-    return {key: info[key] for key in _ABOUT} | {key: info['settings'][key] for key in _RENDERED}
+    return {key: info[key] for key in _ABOUT} | {key: info['settings'][key] for key in RENDERED}
 
 
 def data_settings(about: dict[str, Any], seed: int, window: str = '') -> DataSettings:
@@ -60,7 +59,7 @@ def data_settings(about: dict[str, Any], seed: int, window: str = '') -> DataSet
     data = configs.base().data.to_dict()
     for name in arrange.KEYS:
         del data[name]
-    data |= {name: about[name] for name in ('image_size', 'channels', *_RENDERED)}
+    data |= {name: about[name] for name in ('image_size', 'channels', *RENDERED)}
     data |= {'window': window} if window else {}
     return DataSettings(**data | {'simulated': None, 'source': '/'}, name=about['name'], files=(),
                         seed=seed)
@@ -105,12 +104,36 @@ class FinishedRow:
         return self.about() | {'fingerprint': digest.hexdigest()}
 
 
+def config_of(workdir: Path) -> ConfigDict:
+    """The config of a run. Raises UserError where `workdir` is none, or of another version."""
+    path = workdir / 'config.json'
+    try:
+        found = read_json(path, 'run the main job again in a new workdir')
+    except OSError:
+        raise UserError(f'--workdir: {str(workdir)!r} has no config.json; give the workdir of a '
+                        'run of python -m repdiff.main.') from None
+    known = configs.base().to_dict()
+    for key in [key for section in known for key in _odd(section, known, found)]:
+        raise UserError(f'{path} is of another version of repdiff, with other keys ({key}); use '
+                        'that version, or run the main job again in a new workdir.')
+    return ConfigDict(found)
+
+
+def _odd(section: str, known: dict, found: dict) -> list[str]:
+    """The keys of a section, and the section itself, that one of two configs lacks."""
+    if section not in found:
+        return [section]
+    if section == 'recipes' or not isinstance(known[section], dict):
+        return []  # recipes hold what they change
+    return [f'{section}.{key}' for key in sorted(known[section].keys() ^ found[section].keys())]
+
+
 def load(workdir: Path, row: str, mesh: Mesh) -> FinishedRow:
     """What `row` of a finished run became; '' is the first of its rows.
 
     Raises UserError where the workdir lacks a part, is of another version or has no such row.
     """
-    whole = configs.of_workdir(workdir)
+    whole = config_of(workdir)
     row = row or whole.rows[0]
     if row not in whole.rows:
         raise UserError(f'--row: {workdir} has no row {row!r}; it has {", ".join(whole.rows)}.')

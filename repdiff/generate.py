@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from repdiff import config as configs
+from repdiff import finished
 from repdiff.errors import Parser, UserError, exit_on_user_error
 from repdiff.files import write_atomic, write_json
 from repdiff.generation import conditions, features, figures, regenerate, sampling, table
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     if given.samples <= table.FEWEST:
         raise UserError(f'--samples is {given.samples}, too few to measure; give more than '
                         f'{table.FEWEST}.')
-    config = configs.of_workdir(given.workdir)
+    config = finished.config_of(given.workdir)
     cache = Path(config.cache).expanduser() / 'xla'
     jax.config.update('jax_compilation_cache_dir', str(cache))
     if not 0 < given.from_t < config.diffusion.steps:

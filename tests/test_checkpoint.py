@@ -1,6 +1,9 @@
 """Checkpoints: which are kept, and that none that was damaged is ever believed."""
 
 import contextlib
+import errno
+import os
+import resource
 import shutil
 
 import jax
@@ -10,7 +13,7 @@ import pytest
 
 from repdiff import manifest, sharding
 from repdiff.checkpoint import Checkpoints, best_ema
-from repdiff.errors import UserError
+from repdiff.errors import UserError, exit_on_user_error
 
 SCORES = {4: 0.5, 8: 0.9, 12: 0.3, 16: 0.4}
 TRIALS = 60
@@ -148,6 +151,39 @@ def test_a_damaged_checkpoint_is_moved_away_and_its_step_saved_anew(whole, tmp_p
     assert (tmp_path / 'p.damaged' / '16').is_dir()
     with opened(directory) as checkpoints:
         assert checkpoints.newest == 16
+
+
+def test_where_the_disk_refuses_one_sentence_tells_and_earlier_checkpoints_stay(
+        tmp_path, capsys):
+    directory, limits = tmp_path / 'p', resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = {'kernel': jnp.asarray(np.random.default_rng(0).normal(size=100_000), jnp.float32)}
+    with pytest.raises(SystemExit) as exit_, exit_on_user_error(), opened(directory) as checkpoints:
+        checkpoints.save(4, state(4), {'iterator': 4}, None)
+        checkpoints.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # bytes of a file
+        try:
+            checkpoints.save(8, large, {'iterator': 8}, None)
+            checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert exit_.value.code == 2
+    assert f"cannot write '{directory}': File too large; free some" in capsys.readouterr().err
+    with opened(directory) as checkpoints:
+        assert checkpoints.newest == 4
+        checkpoints.save(8, state(8), {'iterator': 8}, None)
+    assert steps(directory) == {4, 8}
+
+
+def test_where_no_directory_can_be_made_a_save_fails_before_threads_wait_for_one(
+        tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, 'full')
+
+    with opened(tmp_path / 'p') as checkpoints:
+        monkeypatch.setattr(os, 'mkdir', refuse)
+        with pytest.raises(OSError, match='No space left on device') as refused:
+            checkpoints.save(4, state(4), {}, None)
+        assert refused.value.filename == str(tmp_path / 'p')
 
 
 def test_reading_beside_a_run_leaves_what_it_is_writing_alone(whole, tmp_path, capsys):

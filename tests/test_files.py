@@ -64,7 +64,11 @@ def test_a_damaged_file_is_one_sentence_with_the_mend(tmp_path):
     files.write_npz(path, a=np.arange(300), b=np.ones(3))
     whole = path.read_bytes()
     assert files.read_npz(path, 'mend')['a'][-1] == 299
-    for content in (b'', whole[:9], whole[:-9], whole[:60] + bytes(20) + whole[80:], b'{'):
+    entry, end = whole.index(b'PK\1\2'), whole.index(b'PK\5\6')
+    turned = [whole[:at] + bytes([whole[at] ^ 0xff]) + whole[at + 1:]  # a version, a flag, a place
+              for at in (entry + 6, entry + 8, end + 16)]
+    zeroed = whole[:60] + bytes(20) + whole[80:]
+    for content in (b'', whole[:9], whole[:-9], zeroed, b'{', *turned):
         path.write_bytes(content)
         with pytest.raises(UserError, match='x.npz is damaged, .*; do this'):
             files.read_npz(path, 'do this')

@@ -79,12 +79,17 @@ def test_kill_9_in_every_phase_then_the_same_numbers(cache, tmp_path):
     kill_when(again, lambda: (killed / 'config.json').exists())
     kill_when(again, lambda: (checkpoints / 'rc_ldt.pretrain' / '4').exists())
     kill_when(again, lambda: (checkpoints / 'rc_ldt.tune' / '8').exists())
-    kill_when(again, lambda: (killed / 'scores' / 'rc_ldt.npz').exists())
+    scores, page = killed / 'scores', killed / 'report' / 'index.html'
+    kill_when(again, lambda: any((scores / 'rc_ldt.part' / 'valid').glob('*.npz')))
+    assert not (scores / 'rc_ldt.npz').exists()
+    kill_when(again, lambda: any((killed / 'report' / 'figures').glob('*.png')))
+    assert not page.exists()
     found = run(*again)
     assert found.returncode == 0, found.stderr
-    assert numbers(killed) == numbers(whole)
+    assert numbers(killed) == numbers(whole) and page.exists()
     check_promises(whole)
-    assert 'rc_ldt.pretrain' not in run(*again).stderr  # finished phases are not run again
+    # Finished phases are not run again.
+    assert 'rc_ldt.tune' not in found.stderr and 'rc_ldt.classify' not in found.stderr
 
 
 def check_promises(workdir):

@@ -14,6 +14,7 @@ TFDS = 'tfds:'
 # head mask, windows, resizing or text of remarks that alters any record: cached data sets are then
 # made anew, and a re-run reads all files again instead of mixing slices of old code with new ones.
 FORMAT = 2  # 2: the head mask also removes hard parts beside a closed skull
+RENDERED = ('window', 'head_mask', 'crop')  # settings of how an image is made of a slice
 LABEL_COLUMNS = ('label', 'class', 'hematoma', 'hemorrhage')  # what label 'auto' looks for
 
 

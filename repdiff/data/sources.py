@@ -5,9 +5,10 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from repdiff.data import deidentify, jobs, named, phantom, preparation, records, workers
-from repdiff.data.settings import FORMAT, TFDS, DataSettings
+from repdiff.data.settings import FORMAT, RENDERED, TFDS, DataSettings
 from repdiff.errors import UserError
 
 __all__ = ['DataSettings', 'cache_key', 'ensure_prepared']
@@ -19,11 +20,11 @@ def ensure_prepared(settings: DataSettings, cache_dir: str | os.PathLike) -> Pat
     A file that cannot be used is an error here; `python -m repdiff.prepare` may leave it out.
 
     Raises: UserError on anything wrong with the source, the labels or the splits, and on a prepared
-    data set of another image size or other channels than the settings'.
+    data set of other images (size, channels, RENDERED) than the settings'.
     """
     source = Path(settings.source).expanduser()
     if (source / records.PREPARE).is_file():
-        _check_size(records.open(source), settings)
+        _check_images(records.open(source), settings)
         return source
     cache = Path(cache_dir).expanduser()
     place = hashlib.sha256(str(source.absolute()).encode()).hexdigest()[:8]
@@ -38,16 +39,28 @@ def ensure_prepared(settings: DataSettings, cache_dir: str | os.PathLike) -> Pat
     return out
 
 
-def _check_size(dataset: records.Dataset, settings: DataSettings) -> None:
+def prepared_rendering(source: str) -> dict[str, Any]:
+    """The settings RENDERED of a prepared data set; {} where the source is none."""
+    place = Path(source).expanduser()
+    if not (place / records.PREPARE).is_file():
+        return {}
+    made = records.open(place).info['settings']
+    return {key: made[key] for key in RENDERED}
+
+
+def _check_images(dataset: records.Dataset, settings: DataSettings) -> None:
     """Raises UserError where a prepared data set has other images than the settings ask for."""
     has = {key: dataset.info[key] for key in ('image_size', 'channels')}
-    asked = {key: getattr(settings, key) for key in has}
-    if has != asked:
-        shown = ' and '.join(f'{key} {value}' for key, value in has.items())
-        prepare = ' '.join(f'--{key.replace("_", "-")}={value}' for key, value in asked.items())
-        run = ' '.join(f'--config.data.{key}={value}' for key, value in has.items())
-        raise UserError(f'the prepared data set {settings.source!r} has {shown}, and the config '
-                        f'asks for others; run with {run}, or prepare it again with {prepare}.')
+    has |= {key: dataset.info['settings'][key] for key in RENDERED}
+    other = {key: getattr(settings, key) for key in has if getattr(settings, key) != has[key]}
+    if other:
+        there = ' and '.join(f'{key} {has[key]}' for key in other)
+        asked = ' and '.join(f'{key} {value}' for key, value in other.items())
+        run = ' '.join(f'--config.data.{key}={has[key]}' for key in other)
+        prepare = ' '.join(f'--{key.replace("_", "-")}' + ('' if value is True else f'={value}')
+                           for key, value in other.items())
+        raise UserError(f'the prepared data set {settings.source!r} has {there}, but the config '
+                        f'asks for {asked}; run with {run}, or prepare it again with {prepare}.')
 
 
 def _latest(cache: Path, stem: str) -> Path | None:

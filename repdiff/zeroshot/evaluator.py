@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 
 from repdiff import cluster, interrupt
 from repdiff.diffusion.schedule import Schedule
-from repdiff.files import write_npz
-from repdiff.progress import Progress
+from repdiff.errors import UserError
+from repdiff.files import read_npz, write_npz
+from repdiff.progress import Progress, note
 from repdiff.zeroshot import sequential
 from repdiff.zeroshot.decision import Decision
 from repdiff.zeroshot.score import ConditionalDenoiseFn, ErrorsFn, Scorer, all_errors
@@ -105,17 +106,16 @@ def in_pieces(
     """The same errors, `size` passes at a time; `progress` is called with the passes of each piece.
 
     Pieces are kept in the directory `record`, where there is one, and what is there already is read
-    back. A piece is known by its number and a checksum of what was asked, so that it is never taken
-    for another's answer. Of several processes the first alone looks there, and tells the others.
+    back, unless it is damaged. A piece is known by its number and a checksum of what was asked, so
+    that it is never taken for another's answer. Of several processes the first alone looks there,
+    and tells the others.
     """
     number = itertools.count()
 
     def one(*asked):
         mark = zlib.crc32(np.stack(asked).astype(np.int32).tobytes())
-        path, kept = record / f'{next(number):05}-{mark:08x}.npz', None
-        if cluster.is_first() and path.exists():
-            with np.load(path) as file:
-                kept = file['errors']
+        path = record / f'{next(number):05}-{mark:08x}.npz'
+        kept = _kept(path) if cluster.is_first() else None
         kinds = int(cluster.of_first(np.int32(0 if kept is None else kept.shape[1])))
         if kinds:
             shape = (len(asked[0]), kinds)
@@ -136,3 +136,14 @@ def in_pieces(
         return np.concatenate(parts)
 
     return answer
+
+
+def _kept(path: Path) -> np.ndarray | None:
+    """The errors of a piece, None where they are to be computed; a damaged one gets a warning."""
+    if not path.exists():
+        return None
+    try:
+        return read_npz(path, 'it is computed again')['errors']
+    except UserError as damage:
+        note(f'warning: {damage}')
+        return None

@@ -9,7 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from repdiff import prepare
+from repdiff import config as configs
+from repdiff import experiment, finished, prepare
 from repdiff.data import phantom, png, records, sources
 from repdiff.errors import UserError
 
@@ -127,15 +128,31 @@ def test_a_prepared_directory_is_taken_as_it_is(tmp_path):
     assert not (tmp_path / 'other').exists()
 
 
-@pytest.mark.parametrize('changes', [{'image_size': 32}, {'channels': 3}])
-def test_a_prepared_directory_of_another_size_is_refused_with_both_mends(tmp_path, changes):
-    first = sources.ensure_prepared(simulated(), tmp_path / 'cache')
-    asked = {'image_size': 16, 'channels': 1} | changes
+@pytest.mark.parametrize('changes, has', [
+    ({'image_size': 32, 'channels': 3}, {'image_size': 16, 'channels': 1}),
+    ({'window': 'bone'}, {'window': 'subdural'}),
+    ({'crop': True}, {'crop': False}),
+])
+def test_a_prepared_directory_of_other_images_is_refused_with_both_mends(tmp_path, changes, has):
+    made = {'window': 'subdural', 'head_mask': True}
+    first = sources.ensure_prepared(simulated(**made), tmp_path / 'cache')
     with pytest.raises(UserError) as refused:
-        sources.ensure_prepared(make_settings(first, **changes), tmp_path / 'other')
-    for words in ('--config.data.image_size=16 --config.data.channels=1',
-                  f'--image-size={asked["image_size"]} --channels={asked["channels"]}'):
-        assert words in str(refused.value)
+        sources.ensure_prepared(make_settings(first, **made | changes), tmp_path / 'other')
+    run = ' '.join(f'--config.data.{key}={value}' for key, value in has.items())
+    options = {'image_size': '--image-size=32 --channels=3', 'window': '--window=bone',
+               'crop': '--crop'}[next(iter(changes))]
+    assert f'run with {run}, or prepare it again with {options}.' in str(refused.value)
+
+
+def test_what_the_config_leaves_open_a_prepared_directory_decides(tmp_path):
+    first = sources.ensure_prepared(simulated(window='subdural', head_mask=True), tmp_path)
+    config = configs.base()
+    config.data.source, config.data.image_size, config.cache = str(first), 16, str(tmp_path)
+    prepared = finished.preparation(experiment.prepared(config).info)
+    assert [prepared[key] for key in ('window', 'head_mask', 'crop')] == ['subdural', True, False]
+    config.data.window = 'bone'
+    with pytest.raises(UserError, match='has window subdural, but the config asks for window bone'):
+        experiment.prepared(config)
 
 
 def test_other_code_prepares_anew(tmp_path, monkeypatch):

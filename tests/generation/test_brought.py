@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repdiff import config as configs
-from repdiff import generate
+from repdiff import finished, generate
 from repdiff.errors import UserError
 from repdiff.generation import conditions
 from repdiff.generation.studio import Studio
@@ -16,7 +15,7 @@ from repdiff.generation.studio import Studio
 
 @pytest.fixture(scope='module')
 def studio(workdir):
-    return Studio(workdir, configs.of_workdir(workdir), 'test', batch=8)
+    return Studio(workdir, finished.config_of(workdir), 'test', batch=8)
 
 
 @pytest.fixture(scope='module')

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from repdiff import config as configs
-from repdiff import generate
+from repdiff import finished, generate
 from repdiff.errors import UserError
 from repdiff.generation import conditions, features, sampling
 from repdiff.generation.conditions import Condition
@@ -20,7 +19,7 @@ SETTINGS = Settings(sampler='ddpm', steps=3, guidance=1.0, seed=0)
 
 @pytest.fixture(scope='module')
 def studio(workdir):
-    return Studio(workdir, configs.of_workdir(workdir), 'test', batch=8)
+    return Studio(workdir, finished.config_of(workdir), 'test', batch=8)
 
 
 def prepared(studio, text, scale=1.0, row=''):
@@ -68,7 +67,7 @@ def test_sets_of_samples_do_not_mix(workdir, tmp_path):
     """The density is another where the pre-training images are the reference."""
     made = []
     for reference in ('test', 'pretrain'):
-        studio = Studio(workdir, configs.of_workdir(workdir), reference, batch=8)
+        studio = Studio(workdir, finished.config_of(workdir), reference, batch=8)
         order = studio.order(Condition('density'), '', SETTINGS)
         made.append(sampling.directory_of(tmp_path, order.model, 'density', order.given, SETTINGS))
     assert made[0] != made[1]

@@ -110,7 +110,7 @@ def test_images_on_the_border_err_no_more_often_than_alpha():
     assert 0.3 * alpha < wrong < alpha + 3 * np.sqrt(alpha * (1 - alpha) / count)
 
 
-def test_a_stopped_evaluation_goes_on_with_what_it_has(tmp_path, monkeypatch):
+def test_a_stopped_evaluation_goes_on_with_what_it_has(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('repdiff.zeroshot.evaluator.RECORDED', 100)
     z0, _, ids = images(40, 2)
     made, chosen = evaluator(passes=64), decision(2)
@@ -121,10 +121,14 @@ def test_a_stopped_evaluation_goes_on_with_what_it_has(tmp_path, monkeypatch):
     assert len(kept) > 5
     for path in kept[len(kept) // 2 :]:
         path.unlink()  # as a kill half-way leaves it
+    torn = kept[1].read_bytes()
+    kept[1].write_bytes(torn[:-9])  # as a failing disk does
     again = decide(made, z0, ids, chosen, record=record)
     np.testing.assert_array_equal(again.errors, whole.errors)
     np.testing.assert_array_equal(again.scores, whole.scores)
-    assert sorted(record.iterdir()) == kept
+    assert sorted(record.iterdir()) == kept and kept[1].read_bytes() == torn
+    warned = capsys.readouterr().err.splitlines()
+    assert len(warned) == 1 and f'{kept[1]} is damaged' in warned[0]
 
 
 def test_what_was_recorded_is_never_anothers_answer(tmp_path):
