@@ -122,9 +122,9 @@ def _write_table(studio: Studio, made: list[Made], network: Network) -> None:
 
 
 def _write_figures(studio: Studio, settings: sampling.Settings, t: int) -> None:
-    png, errors = regenerate.figure7(studio, settings, t)
+    png, distances = regenerate.figure7(studio, settings, t)
     write_atomic(studio.root / 'figure7.png', png)
-    write_json(studio.root / 'figure7.json', {'t': t, 'distance': errors})
+    write_json(studio.root / 'figure7.json', {'t': t, 'distance': distances})
     shown = tuple(step for step in FIGURE_T if step < studio.config.diffusion.steps)
     write_atomic(studio.root / 'figure9.png', regenerate.figure9(studio, settings, shown))
 

@@ -120,6 +120,12 @@ class Studio:
         return np.stack([(splits[0][int(n)] if n < first else splits[1][int(n) - first])['image']
                          for n in numbers])
 
+    def training_distances(self, images: np.ndarray) -> np.ndarray:
+        """How far each image (B, H, W, C) uint8 lies from its nearest training image (B,)."""
+        network = self._pixel_network
+        pixels = np.asarray(network.apply(network.params, images)['pool'])
+        return nearest([pixels], self._training)[0]
+
     @functools.cached_property
     def real_distances(self) -> np.ndarray:
         """How far each held-out real image lies from its nearest training image."""

@@ -13,7 +13,8 @@ from repdiff.errors import UserError
 from repdiff.generation import conditions, features, sampling
 from repdiff.generation.conditions import Condition
 from repdiff.generation.sampling import Settings
-from repdiff.generation.studio import Studio
+from repdiff.generation.studio import TRAINED_ON, Studio
+from repdiff.latents.frontend import to_uint8
 
 SETTINGS = Settings(sampler='ddpm', steps=3, guidance=1.0, seed=0)
 
@@ -50,8 +51,10 @@ def test_the_whole_table_with_its_figures(workdir, capsys):
         assert (workdir / 'generate' / f'{row["directory"]}.png').read_bytes()[:4] == b'\x89PNG'
     printed = capsys.readouterr().out
     assert 'joint ViT of rc_ldt' in printed and 'Against 16 test images' in printed
-    assert set(json.loads((workdir / 'generate' / 'figure7.json').read_text())['distance']) == {
+    figure7 = json.loads((workdir / 'generate' / 'figure7.json').read_text())['distance']
+    assert set(figure7) == {
         'unconditional, unconditional_ldt', 'its class, rc_ldt', 'its r, rc_ldt'}
+    assert all(found['image'] > 0 and found['training'] > 0 for found in figure7.values())
     assert (workdir / 'generate' / 'figure9.png').exists()
 
 
@@ -125,6 +128,18 @@ def test_token_r_and_lines_between_images(studio, tmp_path):
     np.testing.assert_array_equal(given.noise(np.arange(2 * steps)), np.repeat([0, 1], steps))
     np.testing.assert_array_equal(given.sources(np.array([0]))[0], given.sources(np.array([3]))[0])
     assert drawn(studio, 'between', tmp_path, row='rc_ldt_paper').shape == (10, 32, 32, 1)
+
+
+def test_a_training_image_lies_nowhere_from_training(studio):
+    """Of the image that the latents show of it; of another, as far as the nearest of all."""
+    shown = studio.setting.frontend
+    training = np.concatenate([studio.dataset.load(name)['image'] for name in TRAINED_ON])
+    asked = np.stack([training[5], studio.dataset.split('test')[0]['image']])
+    flat = [np.asarray(to_uint8(shown.decode(shown.encode(images)))).reshape(len(images), -1)
+            for images in (asked, training)]
+    every = np.sqrt(np.square(flat[0][:, None].astype(float) - flat[1]).mean(-1))
+    np.testing.assert_allclose(studio.training_distances(asked), every.min(1), atol=1e-6)
+    assert every.min(1)[0] == 0 < every.min(1)[1]
 
 
 def test_features_are_sharded_and_kept(studio, tmp_path):
