@@ -83,7 +83,12 @@ def _network(given: argparse.Namespace, studio: Studio) -> Network:
         return features.inception(given.inception)
     if given.dinov2:
         return features.dinov2(given.dinov2)
-    return features.joint(studio.model(studio.row_for(conditions.Condition('images'))))
+    try:
+        row = studio.row_for(conditions.Condition('images'))
+    except UserError:
+        raise UserError('no row of this run has a joint ViT to measure with; give --inception=DIR '
+                        'or --dinov2=DIR, made by python -m repdiff.convert.') from None
+    return features.joint(studio.model(row))
 
 
 def _draw(studio: Studio, made: Made) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import experiment, phases, sharding
+from repdiff import card, experiment, phases, sharding
 from repdiff.data import records
 from repdiff.errors import UserError
 from repdiff.eval import copies
@@ -48,7 +48,9 @@ class Made:
 
 
 class Studio:
-    """Loads what is asked for once. Raises UserError where the workdir is no finished run.
+    """Loads what is asked for once.
+
+    Raises UserError where the workdir is no finished run, or of other data than are there now.
 
     reference: the split that samples are measured against. batch: images a call.
     """
@@ -59,6 +61,7 @@ class Studio:
         found = {row: configs.recipe(config, row) for row in config.rows}
         self.recipes = {row: recipe for row, recipe in found.items() if recipe.method == 'denoise'}
         self.dataset: records.Dataset = experiment.prepared(config)
+        card.check_data(workdir, self.dataset.info['fingerprint'])
         if reference not in self.dataset.splits:
             raise UserError(f'--reference is {reference!r}; the splits are '
                             f'{", ".join(self.dataset.splits)}.')

@@ -10,6 +10,7 @@ import pytest
 from repdiff import config as configs
 from repdiff import generate
 from repdiff.errors import UserError
+from repdiff.files import write_json
 from repdiff.generation import conditions, features, sampling
 from repdiff.generation.conditions import Condition
 from repdiff.generation.sampling import Settings
@@ -182,9 +183,35 @@ def test_bad_input_is_one_sentence(workdir, options, words):
         generate.main([f'--workdir={workdir}', *options])
 
 
-def test_a_workdir_that_is_none_or_not_trained(tmp_path, workdir):
-    with pytest.raises(UserError, match='has no config.json'):
-        generate.main([f'--workdir={tmp_path}'])
-    (tmp_path / 'config.json').write_bytes((workdir / 'config.json').read_bytes())
-    with pytest.raises(UserError, match='has no checkpoint'):
-        generate.main([f'--workdir={tmp_path}', '--condition=none'])
+def test_a_workdir_that_is_none_or_not_trained_or_of_other_data(tmp_path, workdir):
+    def refused(words):
+        with pytest.raises(UserError, match=words):
+            generate.main([f'--workdir={tmp_path}', '--condition=none'])
+
+    refused('has no config.json')
+    config, card = (json.loads((workdir / name).read_text()) for name in (
+        'config.json', 'card.json'))
+    write_json(tmp_path / 'config.json', config)
+    refused('card.json is missing')
+    write_json(tmp_path / 'card.json', card | {'data_fingerprint': 'f' * 64})
+    refused(r'of other data \(fingerprint ffffffff\)')
+    write_json(tmp_path / 'card.json', card)
+    refused('has no checkpoint')
+    write_json(tmp_path / 'config.json', config | {'rows': ['unconditional_ldt']})
+    refused('no row of this run has a joint ViT')
+
+
+def test_r_comes_from_no_image_of_the_reference_under_another_split_name(studio):
+    """As where the training images are pre-trained on, too."""
+    class Shared:
+        splits = studio.dataset.splits
+
+        def split(self, name):
+            return studio.dataset.split('train' if name == 'pretrain' else name)
+
+    model, shared = studio.model('rc_ldt'), Shared()
+    for text, reference in [
+            ('density', 'train'), ('density', 'pretrain'), ('images:pretrain', 'train')]:
+        with pytest.raises(UserError, match='would make the measures copies'):
+            conditions.prepare(conditions.parse(text), model, studio.setting, shared, scale=1.0,
+                               seed=0, reference=reference, out=studio.root)
