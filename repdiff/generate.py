@@ -9,12 +9,14 @@ import jax
 import numpy as np
 
 from repdiff import config as configs
+from repdiff import report
 from repdiff.errors import Parser, UserError, exit_on_user_error
 from repdiff.files import write_atomic, write_json
 from repdiff.generation import conditions, features, figures, regenerate, sampling, table
 from repdiff.generation.features import Network
 from repdiff.generation.studio import HELD_OUT, Made, Studio
 from repdiff.host import keep_freed_memory
+from repdiff.report import generated
 
 SHOWN = 8  # images of a grid
 TABLE = ('none', 'label', 'images', 'density')  # the rows of the table where none are named
@@ -76,6 +78,7 @@ def main(argv: Sequence[str]) -> None:
     if not given.condition:
         _write_figures(studio, settings, given.from_t)
     print(f'images, figures and table: {studio.root}')
+    print(f'report: {report.write(given.workdir)}')
 
 
 def _network(given: argparse.Namespace, studio: Studio) -> Network:
@@ -118,10 +121,11 @@ def _write_table(studio: Studio, made: list[Made], network: Network) -> None:
                  'directory': each.directory.name, **order.given.about}
         rows.append(table.row(order.name, found, each.copies.summary(), about))
     count = len(studio.dataset.split(studio.reference_split))
-    write_json(studio.root / 'table.json', {
+    whole = {
         'reference': {'split': studio.reference_split, 'images': count},
-        'features': network.words, 'real_training_distance': yardstick, 'rows': rows})
-    text = table.text(rows, network.words, studio.reference_split, count, yardstick)
+        'features': network.words, 'real_training_distance': yardstick, 'rows': rows}
+    write_json(studio.root / 'table.json', whole)
+    text = generated.text(whole)
     write_atomic(studio.root / 'table.txt', text)
     print(text)
 

@@ -1,5 +1,6 @@
 """The command from end to end on random weights, and what its samples depend on."""
 
+import base64
 import json
 
 import jax
@@ -52,6 +53,11 @@ def test_the_whole_table_with_its_figures(workdir, capsys):
         assert (workdir / 'generate' / f'{row["directory"]}.png').read_bytes()[:4] == b'\x89PNG'
     printed = capsys.readouterr().out
     assert 'joint ViT of rc_ldt' in printed and 'Against 16 test images' in printed
+    assert max(map(len, printed.splitlines())) <= 100  # what a notebook does not wrap
+    page = (workdir / 'report' / 'index.html').read_text()
+    for name in ('figure7', 'figure9', *(row['directory'] for row in table['rows'][2:])):
+        picture = (workdir / 'generate' / f'{name}.png').read_bytes()
+        assert base64.b64encode(picture).decode() in page
     figure7 = json.loads((workdir / 'generate' / 'figure7.json').read_text())['distance']
     assert set(figure7) == {
         'unconditional, unconditional_ldt', 'its class, rc_ldt', 'its r, rc_ldt'}
