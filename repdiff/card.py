@@ -13,7 +13,10 @@ from ml_collections import ConfigDict
 
 from repdiff import cluster
 from repdiff.eval.answers import Answers
+from repdiff.errors import UserError
 from repdiff.files import read_json, write_json
+
+_MEND = 'remove it and run again: it is written anew'
 
 
 class Card:
@@ -22,7 +25,7 @@ class Card:
     def __init__(self, workdir: Path, config: ConfigDict, fingerprint: str):
         self._path = workdir / 'card.json'
         if self._path.exists():
-            self._card = read_json(self._path, 'remove it and run again: it is written anew')
+            self._card = read_json(self._path, _MEND)
             return
         self._card = {
             'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
@@ -53,6 +56,20 @@ class Card:
     def rules(self, rows: list[Answers]) -> None:
         self._card['rules'] = {row.name: row.facts['rule'] for row in rows}
         self._write()
+
+
+def check_data(workdir: Path, fingerprint: str) -> None:
+    """Raises UserError where the run in `workdir` was not of the data with this fingerprint."""
+    path = workdir / 'card.json'
+    if not path.exists():
+        raise UserError(f'{path} is missing; let python -m repdiff.main finish the run first.')
+    before = read_json(path, _MEND)['data_fingerprint']
+    if before != fingerprint:
+        raise UserError(
+            f'{path}: the run was of other data (fingerprint {before[:8]}) than its config gives '
+            f'here and now ({fingerprint[:8]}); bring back the source and the config.cache that it '
+            'had, or run the main job on these data in a new workdir.'
+        )
 
 
 def code_version() -> str:

@@ -8,13 +8,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from repdiff import finished
+from repdiff import finished, report
 from repdiff.errors import Parser, UserError, exit_on_user_error
 from repdiff.files import write_atomic, write_json
 from repdiff.generation import conditions, features, figures, regenerate, sampling, table
 from repdiff.generation.features import Network
 from repdiff.generation.studio import HELD_OUT, Made, Studio
 from repdiff.host import keep_freed_memory
+from repdiff.report import generated
 
 SHOWN = 8  # images of a grid
 TABLE = ('none', 'label', 'images', 'density')  # the rows of the table where none are named
@@ -76,6 +77,7 @@ def main(argv: Sequence[str]) -> None:
     if not given.condition:
         _write_figures(studio, settings, given.from_t)
     print(f'images, figures and table: {studio.root}')
+    print(f'report: {report.write(given.workdir)}')
 
 
 def _network(given: argparse.Namespace, studio: Studio) -> Network:
@@ -83,7 +85,12 @@ def _network(given: argparse.Namespace, studio: Studio) -> Network:
         return features.inception(given.inception)
     if given.dinov2:
         return features.dinov2(given.dinov2)
-    return features.joint(studio.model(studio.row_for(conditions.Condition('images'))))
+    try:
+        row = studio.row_for(conditions.Condition('images'))
+    except UserError:
+        raise UserError('no row of this run has a joint ViT to measure with; give --inception=DIR '
+                        'or --dinov2=DIR, made by python -m repdiff.convert.') from None
+    return features.joint(studio.model(row))
 
 
 def _draw(studio: Studio, made: Made) -> None:
@@ -113,18 +120,19 @@ def _write_table(studio: Studio, made: list[Made], network: Network) -> None:
                  'directory': each.directory.name, **order.given.about}
         rows.append(table.row(order.name, found, each.copies.summary(), about))
     count = len(studio.dataset.split(studio.reference_split))
-    write_json(studio.root / 'table.json', {
+    whole = {
         'reference': {'split': studio.reference_split, 'images': count},
-        'features': network.words, 'real_training_distance': yardstick, 'rows': rows})
-    text = table.text(rows, network.words, studio.reference_split, count, yardstick)
+        'features': network.words, 'real_training_distance': yardstick, 'rows': rows}
+    write_json(studio.root / 'table.json', whole)
+    text = generated.text(whole)
     write_atomic(studio.root / 'table.txt', text)
     print(text)
 
 
 def _write_figures(studio: Studio, settings: sampling.Settings, t: int) -> None:
-    png, errors = regenerate.figure7(studio, settings, t)
+    png, distances = regenerate.figure7(studio, settings, t)
     write_atomic(studio.root / 'figure7.png', png)
-    write_json(studio.root / 'figure7.json', {'t': t, 'distance': errors})
+    write_json(studio.root / 'figure7.json', {'t': t, 'distance': distances})
     shown = tuple(step for step in FIGURE_T if step < studio.config.diffusion.steps)
     write_atomic(studio.root / 'figure9.png', regenerate.figure9(studio, settings, shown))
 

@@ -4,6 +4,7 @@ import ast
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import pytest
@@ -50,6 +51,23 @@ def test_notebooks_define_nothing_and_store_no_output(path):
         assert not cell.outputs and cell.execution_count is None
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
         assert not [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
+def test_outside_a_checkout_the_user_names_the_repository(path, tmp_path, monkeypatch):
+    [install] = [source for cell, source in code(path) if '!git clone' in cell.source]
+    [parameters] = [source for cell, source in code(path) if cell.metadata.get('tags')]
+    monkeypatch.chdir(tmp_path)
+    shell = mock.Mock()
+    names = {'get_ipython': lambda: shell}
+    exec(parameters, names)
+    with pytest.raises(SystemExit, match='Set REPOSITORY'):
+        exec(install, names)
+    names['REPOSITORY'] = 'https://somewhere/repdiff'
+    exec(install, names)
+    assert shell.mock_calls[:2] == [
+        mock.call.system('git clone --depth=1 {REPOSITORY} checkout'),
+        mock.call.run_line_magic('cd', 'checkout')]
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)

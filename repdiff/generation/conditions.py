@@ -148,7 +148,7 @@ def _images(condition, model, setting, dataset, scale, seed, reference) -> Given
     split = condition.of or 'valid'
     if split not in dataset.splits:
         raise UserError(f'--condition {condition}: the splits are {", ".join(dataset.splits)}.')
-    _refuse_reference(condition, split, reference)
+    _refuse_reference(condition, split, reference, dataset)
     images = dataset.split(split)
     r = representations(model, setting, setting.splits[split], split)
     order = np.random.default_rng(seed).permutation(len(r))  # neighbouring slices look alike
@@ -175,7 +175,7 @@ def _files(condition, model, setting, dataset, scale, reference, out) -> Given:
 
 
 def _between(condition, model, setting, dataset, scale, seed, reference) -> Given:
-    _refuse_reference(condition, 'valid', reference)
+    _refuse_reference(condition, 'valid', reference, dataset)
     split = dataset.split('valid')
     ends = _pair(condition, split)
     r = representations(model, setting, setting.splits['valid'], 'valid')[ends]
@@ -210,6 +210,7 @@ def _pair(condition: Condition, split: records.Split) -> list[int]:
 
 def _density(condition, model, setting, dataset, scale, seed, reference) -> Given:
     name = 'train' if reference == 'pretrain' else 'pretrain'
+    _refuse_reference(condition, name, reference, dataset)
     split = dataset.split(name)
     groups = np.array([split.stored(index)['patient'] for index in range(len(split))])
     r = representations(model, setting, setting.splits[name], name)
@@ -221,11 +222,20 @@ def _density(condition, model, setting, dataset, scale, seed, reference) -> Give
          'held_out_log_likelihood': found.held_out})
 
 
-def _refuse_reference(condition: Condition, split: str, reference: str) -> None:
-    if split == reference:
+def _refuse_reference(
+    condition: Condition, split: str, reference: str, dataset: records.Dataset
+) -> None:
+    """Refuses r of images of the reference, which data.pretrain_on may put into two splits."""
+    if split == reference or not _ids(dataset, split).isdisjoint(_ids(dataset, reference)):
         raise UserError(
-            f'--condition {condition}: r of the images that samples are measured against would '
-            f'make the measures copies; choose another split, or --reference other than {split}.')
+            f'--condition {condition}: r of {split} images, where samples are measured against '
+            f'{reference} images, would make the measures copies; choose another split, or another '
+            '--reference.')
+
+
+def _ids(dataset: records.Dataset, name: str) -> set[str]:
+    split = dataset.split(name)
+    return {split.stored(index)['id'] for index in range(len(split))}
 
 
 def _cannot(condition: Condition, model: Trained, why: str) -> UserError:

@@ -4,9 +4,11 @@ RCG (Li, Katabi, He 2024, arXiv 2312.03701) fits a small diffusion model to froz
 for one short vector a Gaussian mixture is enough, and its likelihood can be held out.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from repdiff.errors import UserError
@@ -65,12 +67,12 @@ def fit(r: np.ndarray, groups: np.ndarray, seed: int) -> Density:
     progress = Progress(len(CANDIDATES) + 1, 'density of r', 'mixtures')
     for count, kind in CANDIDATES:
         if count * 2 <= (~held).sum():
-            model = _mixture(count, kind, seed).fit(scaled[~held])
+            model = _fitted(count, kind, seed, scaled[~held])
             scores[f'{count} {kind}'] = float(model.score(scaled[held]) - np.log(scale).sum())
         progress.update()
     name = max(scores, key=scores.get)
     count, kind = name.split()
-    model = _mixture(int(count), kind, seed).fit(scaled)
+    model = _fitted(int(count), kind, seed, scaled)
     progress.update()
     roots = (np.linalg.cholesky(model.covariances_) if kind == 'full'
              else np.stack([np.diag(np.sqrt(values)) for values in model.covariances_]))
@@ -78,7 +80,11 @@ def fit(r: np.ndarray, groups: np.ndarray, seed: int) -> Density:
                    roots * scale[:, None], name, scores)
 
 
-def _mixture(count: int, kind: str, seed: int) -> GaussianMixture:
+def _fitted(count: int, kind: str, seed: int, scaled: np.ndarray) -> GaussianMixture:
     # The floor of the variances keeps a component from closing around a few images.
-    return GaussianMixture(count, covariance_type=kind, reg_covar=1e-3, max_iter=ITERATIONS,
-                           random_state=seed)
+    mixture = GaussianMixture(count, covariance_type=kind, reg_covar=1e-3, max_iter=ITERATIONS,
+                              random_state=seed)
+    with warnings.catch_warnings():
+        # Held-out likelihood judges a mixture, wherever its iterations ended.
+        warnings.simplefilter('ignore', ConvergenceWarning)
+        return mixture.fit(scaled)

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import experiment, phases, sharding
+from repdiff import card, experiment, phases, sharding
 from repdiff.data import records
 from repdiff.errors import UserError
 from repdiff.eval import copies
@@ -48,7 +48,9 @@ class Made:
 
 
 class Studio:
-    """Loads what is asked for once. Raises UserError where the workdir is no finished run.
+    """Loads what is asked for once.
+
+    Raises UserError where the workdir is no finished run, or of other data than are there now.
 
     reference: the split that samples are measured against. batch: images a call.
     """
@@ -59,6 +61,7 @@ class Studio:
         found = {row: configs.recipe(config, row) for row in config.rows}
         self.recipes = {row: recipe for row, recipe in found.items() if recipe.method == 'denoise'}
         self.dataset: records.Dataset = experiment.prepared(config)
+        card.check_data(workdir, self.dataset.info['fingerprint'])
         if reference not in self.dataset.splits:
             raise UserError(f'--reference is {reference!r}; the splits are '
                             f'{", ".join(self.dataset.splits)}.')
@@ -119,6 +122,12 @@ class Studio:
         first = len(splits[0])
         return np.stack([(splits[0][int(n)] if n < first else splits[1][int(n) - first])['image']
                          for n in numbers])
+
+    def training_distances(self, images: np.ndarray) -> np.ndarray:
+        """How far each image (B, H, W, C) uint8 lies from its nearest training image (B,)."""
+        network = self._pixel_network
+        pixels = np.asarray(network.apply(network.params, images)['pool'])
+        return nearest([pixels], self._training)[0]
 
     @functools.cached_property
     def real_distances(self) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from repdiff.files import write_atomic
 from repdiff.progress import duration
-from repdiff.report import figures, style
+from repdiff.report import figures, generated, style
 from repdiff.report.workdir import Run, is_floor, load
 
 # Key of results.json -> (words, whether more is better); the headline table's columns.
@@ -59,6 +59,8 @@ def render(run: Run, drawn: list[figures.Drawn]) -> str:
                             'decided': decided, 'spread': spread,
                             'amount': amount, 'duration': duration}
     data = run.results.get('dataset', {})
+    sheets = generated.pictures(run)
+    shown = [*drawn, *sheets]
     return environment.get_template('page.html.j2').render(
         name=data.get('name', run.config.get('name', run.path.name)),
         data=data,
@@ -76,9 +78,12 @@ def render(run: Run, drawn: list[figures.Drawn]) -> str:
         versus=versus(run.results.get('comparisons', [])),
         matrix=MATRIX,
         phases=PHASES,
-        figures={figure.name: figure for figure in drawn},
-        images={figure.name: base64.b64encode(figure.png).decode() for figure in drawn
+        figures={figure.name: figure for figure in shown},
+        images={figure.name: base64.b64encode(figure.png).decode() for figure in shown
                 if figure.png},
+        table=run.generated,
+        generated=generated,
+        sheets=sheets,
         evidence=run.results.get('evidence', {}),
         card=run.card,
         config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else '',

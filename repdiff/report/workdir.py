@@ -28,6 +28,7 @@ class Run:
     z0_over_t: dict[str, np.ndarray]
     early_stop: dict[str, Any]
     evidence: dict[str, np.ndarray]
+    generated: dict[str, Any]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -73,6 +74,7 @@ def load(path: str | os.PathLike) -> Run:
         z0_over_t=_arrays(path / 'report' / 'z0_over_t.npz'),
         early_stop=_json(path / 'report' / 'early_stop.json'),
         evidence=_arrays(path / 'report' / 'evidence.npz'),
+        generated=_json(path / 'generate' / 'table.json'),
     )
     if not (run.config or run.results or run.log):
         raise UserError(f'{path}: not a workdir, it has no config.json, results.json or '

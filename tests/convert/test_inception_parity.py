@@ -10,6 +10,7 @@ import scipy.linalg
 import inception_reference
 from proven import assert_close, converted
 from repdiff.eval.generative import Moments, frechet_distance, inception_score, kernel_distance
+from repdiff.eval.neighbours import neighbour_measures
 from repdiff.models.inception import Inception
 
 
@@ -44,3 +45,12 @@ def test_measures_on_images_are_those_of_the_original(tmp_path):
     expected = (within[0] + within[1] - 2 * kernels[2].mean()).item()
     found = kernel_distance(*([np.asarray(features['pool'])] for features in mine))
     assert found == pytest.approx(expected, rel=1e-3)
+
+    real, made = (torch.cdist(u, u).sort().values for u in (x, y))  # column k: the k-th neighbour
+    between = torch.cdist(x, y)  # (real, made)
+    expected = {
+        'precision': (between <= real[:, 3:4]).any(0), 'recall': (between <= made[:, 3]).any(1),
+        'density': (between < real[:, 5:]).sum(0) / 5, 'coverage': (between < real[:, 5:]).any(1)}
+    found = neighbour_measures(*([np.asarray(features['pool'])] for features in mine))
+    assert found == pytest.approx(
+        {name: values.double().mean().item() for name, values in expected.items()}, rel=1e-3)

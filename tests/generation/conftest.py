@@ -9,6 +9,7 @@ import pytest
 from configs import hematoma
 from repdiff import config as configs
 from repdiff import experiment, sharding
+from repdiff.card import Card
 from repdiff.checkpoint import Checkpoints
 from repdiff.files import write_json
 from repdiff.methods import denoise
@@ -41,6 +42,7 @@ def workdir(tmp_path_factory):
         config, list(recipes.values()), dataset, sharding.make_mesh(-1, 1, 1))
     path = root / 'workdir'
     write_json(path / 'config.json', json.loads(config.to_json()))
+    Card(path, config, dataset.info['fingerprint'])
     for seed, (row, recipe) in enumerate(recipes.items()):
         if recipe.method != 'denoise':
             continue  # a row to compare with, which nothing here reads

@@ -1,5 +1,6 @@
 """The command from end to end on random weights, and what its samples depend on."""
 
+import base64
 import json
 
 import jax
@@ -9,10 +10,12 @@ import pytest
 
 from repdiff import finished, generate
 from repdiff.errors import UserError
+from repdiff.files import write_json
 from repdiff.generation import conditions, features, sampling
 from repdiff.generation.conditions import Condition
 from repdiff.generation.sampling import Settings
-from repdiff.generation.studio import Studio
+from repdiff.generation.studio import TRAINED_ON, Studio
+from repdiff.latents.frontend import to_uint8
 
 SETTINGS = Settings(sampler='ddpm', steps=3, guidance=1.0, seed=0)
 
@@ -49,8 +52,15 @@ def test_the_whole_table_with_its_figures(workdir, capsys):
         assert (workdir / 'generate' / f'{row["directory"]}.png').read_bytes()[:4] == b'\x89PNG'
     printed = capsys.readouterr().out
     assert 'joint ViT of rc_ldt' in printed and 'Against 16 test images' in printed
-    assert set(json.loads((workdir / 'generate' / 'figure7.json').read_text())['distance']) == {
+    assert max(map(len, printed.splitlines())) <= 100  # what a notebook does not wrap
+    page = (workdir / 'report' / 'index.html').read_text()
+    for name in ('figure7', 'figure9', *(row['directory'] for row in table['rows'][2:])):
+        picture = (workdir / 'generate' / f'{name}.png').read_bytes()
+        assert base64.b64encode(picture).decode() in page
+    figure7 = json.loads((workdir / 'generate' / 'figure7.json').read_text())['distance']
+    assert set(figure7) == {
         'unconditional, unconditional_ldt', 'its class, rc_ldt', 'its r, rc_ldt'}
+    assert all(found['image'] > 0 and found['training'] > 0 for found in figure7.values())
     assert (workdir / 'generate' / 'figure9.png').exists()
 
 
@@ -126,6 +136,18 @@ def test_token_r_and_lines_between_images(studio, tmp_path):
     assert drawn(studio, 'between', tmp_path, row='rc_ldt_paper').shape == (10, 32, 32, 1)
 
 
+def test_a_training_image_lies_nowhere_from_training(studio):
+    """Of the image that the latents show of it; of another, as far as the nearest of all."""
+    shown = studio.setting.frontend
+    training = np.concatenate([studio.dataset.load(name)['image'] for name in TRAINED_ON])
+    asked = np.stack([training[5], studio.dataset.split('test')[0]['image']])
+    flat = [np.asarray(to_uint8(shown.decode(shown.encode(images)))).reshape(len(images), -1)
+            for images in (asked, training)]
+    every = np.sqrt(np.square(flat[0][:, None].astype(float) - flat[1]).mean(-1))
+    np.testing.assert_allclose(studio.training_distances(asked), every.min(1), atol=1e-6)
+    assert every.min(1)[0] == 0 < every.min(1)[1]
+
+
 def test_features_are_sharded_and_kept(studio, tmp_path):
     network = features.joint(studio.model('rc_ldt'))
     shards = features.RealShards(studio.dataset.split('valid'))
@@ -166,9 +188,35 @@ def test_bad_input_is_one_sentence(workdir, options, words):
         generate.main([f'--workdir={workdir}', *options])
 
 
-def test_a_workdir_that_is_none_or_not_trained(tmp_path, workdir):
-    with pytest.raises(UserError, match='has no config.json'):
-        generate.main([f'--workdir={tmp_path}'])
-    (tmp_path / 'config.json').write_bytes((workdir / 'config.json').read_bytes())
-    with pytest.raises(UserError, match='has no checkpoint'):
-        generate.main([f'--workdir={tmp_path}', '--condition=none'])
+def test_a_workdir_that_is_none_or_not_trained_or_of_other_data(tmp_path, workdir):
+    def refused(words):
+        with pytest.raises(UserError, match=words):
+            generate.main([f'--workdir={tmp_path}', '--condition=none'])
+
+    refused('has no config.json')
+    config, card = (json.loads((workdir / name).read_text()) for name in (
+        'config.json', 'card.json'))
+    write_json(tmp_path / 'config.json', config)
+    refused('card.json is missing')
+    write_json(tmp_path / 'card.json', card | {'data_fingerprint': 'f' * 64})
+    refused(r'of other data \(fingerprint ffffffff\)')
+    write_json(tmp_path / 'card.json', card)
+    refused('has no checkpoint')
+    write_json(tmp_path / 'config.json', config | {'rows': ['unconditional_ldt']})
+    refused('no row of this run has a joint ViT')
+
+
+def test_r_comes_from_no_image_of_the_reference_under_another_split_name(studio):
+    """As where the training images are pre-trained on, too."""
+    class Shared:
+        splits = studio.dataset.splits
+
+        def split(self, name):
+            return studio.dataset.split('train' if name == 'pretrain' else name)
+
+    model, shared = studio.model('rc_ldt'), Shared()
+    for text, reference in [
+            ('density', 'train'), ('density', 'pretrain'), ('images:pretrain', 'train')]:
+        with pytest.raises(UserError, match='would make the measures copies'):
+            conditions.prepare(conditions.parse(text), model, studio.setting, shared, scale=1.0,
+                               seed=0, reference=reference, out=studio.root)

@@ -4,6 +4,7 @@ import json
 from itertools import combinations
 
 import numpy as np
+from PIL import Image
 
 from repdiff.eval import intervals, select, trust
 from repdiff.eval.answers import Answers, write_predictions
@@ -49,6 +50,7 @@ def make(path, seed=0, images=1000, classes=2, size=64, pictures=24):
     _write_notes(path, seed)
     _write_log(path, rng)
     _write_early_stop(path, rng)
+    _write_generated(path, rng)
     _write_pictures(path, rng, size, pictures)
 
 
@@ -133,6 +135,25 @@ def _write_early_stop(path, rng):
             'sequential': points('alpha', (0.2, 0.05, 0.01)),
             'uncorrected': points('alpha', (0.2, 0.05, 0.01)),
             'fixed': points('draws', (8, 32, 128))}}})
+
+
+def _write_generated(path, rng):
+    """Two sets of samples, the second of copies; figure 9 alone was drawn."""
+    figures = ('fid', 'sfid', 'precision', 'recall', 'kid', 'density', 'coverage')
+    rows = [{'name': name, 'images': 512, 'inception_score': None, 'copies': {
+        'training_distance': 51.25, 'source_distance': source, 'verdict': verdict,
+    }, 'directory': name.replace(' ', '-')} | {key: float(rng.random()) for key in figures}
+        for name, source, verdict in (('rc_ldt density', None, 'neither'),
+                                      ('rc_ldt images', 9.5, 'near-reconstruction'))]
+    rows.insert(0, rows[0] | {'name': 'real images (pretrain)', 'images': 10313, 'copies': None})
+    del rows[0]['directory']
+    (path / 'generate').mkdir(exist_ok=True)
+    write_json(path / 'generate' / 'table.json', {
+        'reference': {'split': 'test', 'images': 1000}, 'features': 'the joint ViT of rc_ldt',
+        'real_training_distance': 25.5, 'rows': rows})
+    for name in ('rc_ldt-density', 'rc_ldt-images', 'figure9'):
+        Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(
+            path / 'generate' / f'{name}.png')
 
 
 def _write_log(path, rng):

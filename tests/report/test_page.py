@@ -15,7 +15,7 @@ from PIL import Image
 
 from repdiff import report
 from repdiff.errors import UserError
-from repdiff.report import figures, page, style, workdir
+from repdiff.report import figures, generated, page, style, workdir
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +56,7 @@ def test_page_is_self_contained_and_well_formed(written):
     parser = Resources()
     parser.feed(text)
     assert parser.open == [] and parser.scripts == 0
-    assert len(parser.fetched) == len(figures.FIGURES)
+    assert len(parser.fetched) == len(figures.FIGURES) + 3  # two sets of samples and figure 9
     assert all(source.startswith('data:image/png;base64,') for source in parser.fetched)
     assert not re.search(r'url\(|@import', text)
 
@@ -102,6 +102,21 @@ def test_budgets_are_in_readable_units(written):
     assert re.search(r'ldt_from_scratch +2.91 M +– +25,600 +– +459 G .* 0.700 +0.650', budgets)
     assert [page.amount(value) for value in (None, 0, 33, 999.7, 1e18)] == [
         '–', '0', '33', '1 k', '1 E']
+
+
+def test_generated_images_are_told_as_in_the_text(written):
+    page = (written / 'report' / 'index.html').read_text()
+    run = workdir.load(written)
+    table = generated.text(run.generated)
+    assert max(map(len, table.splitlines())) <= generated.WIDTH
+    assert table.endswith('\nrc_ldt images: near-reconstruction\n')
+    assert 'Against 1,000 test images.' in table and 'Against 1,000 test images.' in page
+    rows = {row['name']: generated.cells(row) for row in run.generated['rows']}
+    assert rows['real images (pretrain)'][0] == '10,313'
+    assert rows['rc_ldt density'][-2:] == ['–', '51.2']
+    assert rows['rc_ldt images'][-2:] == ['9.50', '51.2']
+    assert all(f'<td class="num">{cell}</td>' in page for cells in rows.values() for cell in cells)
+    assert page.count('<span class="warning">near-reconstruction</span>') == 1
 
 
 def test_warnings_are_of_models_that_a_floor_beats():
@@ -150,6 +165,8 @@ def test_rows_have_colours_before_there_are_results(copy):
     ('report/samples.npz', 'no slices are shown'),
     ('report/z0_over_t.npz', 'predicted clean images are not shown'),
     ('report/evidence.npz', 'no counterfactuals are shown'),
+    ('generate/table.json', 'python -m repdiff.generate --workdir=DIR makes it'),
+    ('generate/rc_ldt-images.png', 'generate/rc_ldt-images.png is missing'),
 ])
 def test_a_missing_file_leaves_its_section_out(copy, missing, sentence, monkeypatch):
     (copy / missing).unlink()
