@@ -51,7 +51,8 @@ def found():
 def test_memory_is_the_compiled_program_s(found):
     tune = found['phases']['tune']
     kinds = tune['bytes_per_device']
-    assert sum(kinds.values()) == pytest.approx(tune['compiled_bytes_per_device'], rel=0.1)
+    # But for the step's number and the key, a few bytes.
+    assert sum(kinds.values()) == pytest.approx(tune['compiled_bytes_per_device'], abs=32)
     whole = 4 * tune['parameters']['denoiser']
     assert whole / 8 < kinds['parameters'] == kinds['EMA'] < whole / 4  # biases are whole
     assert kinds['optimizer'] == pytest.approx(2 * kinds['parameters'], rel=1e-3)
