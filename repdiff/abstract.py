@@ -1,4 +1,4 @@
-"""A config's training step and evaluator as shapes alone: what `plan` and checks of large models compile."""
+"""A row's training steps and evaluator as shapes alone, for `plan` and checks of large models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from repdiff import phases, published
+from repdiff import methods, phases
 from repdiff.compile import CompiledStep, compile_step, matmul_flops
 from repdiff.latents.frontend import PatchBasis
-from repdiff.methods import denoise
+from repdiff.methods import classify, denoise, distill
 from repdiff.models.autoencoder import AutoencoderKL
 from repdiff.objectives.augment import Augmentation
+from repdiff.objectives.classify import Classify
 from repdiff.step import TrainState, create_state, make_train_step
 from repdiff.zeroshot.score import Scorer
 
@@ -44,11 +45,31 @@ class AbstractPhase:
 
 
 def phase(config: ConfigDict, name: str, classes: int = 2) -> AbstractPhase:
-    """`name` is 'pretrain' or 'tune'; `config` is one row's (`config.recipe`).
+    """`name` is 'pretrain' or 'tune'; `config` is one row's (`config.recipe`) that trains.
 
     DINOv2 encoders need `encoder.weights`, whose sizes are read. Raises UserError like `phases`.
     """
     section, z_shape = config[name], latent_shape(config)
+    parts = _denoising if config.method == 'denoise' else _on_pixels
+    objective, params, frozen = parts(config, name, classes)
+    course = distill.course(config) if (config.method, name) == ('distill', 'pretrain') else {}
+    tx = phases.optimizer(config, section, course.get('weight_decay'))
+    return AbstractPhase(
+        train_step=make_train_step(
+            objective, tx, ema_decay=course.get('ema_decay', section.ema_decay),
+            accumulate=config.optim.accumulate, reads=course.get('reads'),
+            augment=Augmentation(**config.augmentation),
+        ),
+        tx=tx,
+        state=jax.eval_shape(lambda params: create_state(params, tx), params),
+        frozen=frozen,
+        batch=_batch(config, section.batch, z_shape),
+    )
+
+
+def _denoising(config: ConfigDict, name: str, classes: int) -> tuple[Callable, dict, dict]:
+    """Objective, parameters and frozen parts of a row that denoises."""
+    z_shape = latent_shape(config)
     objective = denoise.pretrain_objective(config, z_shape)
     frozen = {'frontend': _frontend(config, z_shape)}
     params = jax.eval_shape(objective.init, _key(), _array((1, *z_shape)))
@@ -61,17 +82,29 @@ def phase(config: ConfigDict, name: str, classes: int = 2) -> AbstractPhase:
         objective = denoise.tune_objective(config, objective, classes)
         params = jax.eval_shape(objective.init, _key(), _array((1, *z_shape)))
         frozen.pop('encoder', None)
-    tx = phases.optimizer(config, section)
-    return AbstractPhase(
-        train_step=make_train_step(
-            objective, tx, ema_decay=section.ema_decay, accumulate=config.optim.accumulate,
-            augment=Augmentation(**config.augmentation),
-        ),
-        tx=tx,
-        state=jax.eval_shape(lambda params: create_state(params, tx), params),
-        frozen=frozen,
-        batch=_batch(config, section.batch, z_shape),
-    )
+    return objective, params, frozen
+
+
+def _on_pixels(config: ConfigDict, name: str, classes: int) -> tuple[Callable, dict, dict]:
+    """Objective, parameters and frozen parts (none) of a row that classifies images."""
+    objective = distill.objective(config) if name == 'pretrain' else _classifier(config, classes)
+    shown = _array((1, *image_shape(config)))
+    return objective, jax.eval_shape(objective.init, _key(), shown), {}
+
+
+def _classifier(config: ConfigDict, classes: int) -> Classify:
+    distilled = config.method == 'distill'
+    network = (distill.objective(config).vit if distilled
+               else classify.backbone(config, image_shape(config)[:2]))
+    return classify.tune_objective(config, network, classes)
+
+
+def logits_flops(config: ConfigDict, classes: int = 2) -> float:
+    """Operations of the matrix products of one image's logits, in a row that classifies images."""
+    objective, params, _ = _on_pixels(config, 'tune', classes)
+    once = matmul_flops(
+        jax.make_jaxpr(objective.logits)(params, _array((1, *image_shape(config)), jnp.uint8)))
+    return 2 * once if config.augmentation.flip else once  # the mirror image answers, too
 
 
 @dataclass(frozen=True)
@@ -114,6 +147,11 @@ def latent_shape(config: ConfigDict) -> tuple[int, int, int]:
     return side, side, kept
 
 
+def image_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """An image's (H, W, C) in a config."""
+    return config.data.image_size, config.data.image_size, config.data.channels
+
+
 def _frontend(config: ConfigDict, z_shape: tuple[int, int, int]) -> PatchBasis | None:
     """None where z0 comes from the latent cache."""
     if config.latents.kind == 'sd_vae':
@@ -129,9 +167,8 @@ def _batch(config: ConfigDict, size: int, z_shape: tuple[int, int, int]) -> dict
     batch = {'label': _array((size,), jnp.int32), 'id': _array((size, 2), jnp.uint32)}
     if config.latents.kind == 'sd_vae':
         batch['moments'] = _array((size, 2, 2, *z_shape))
-    if config.latents.kind != 'sd_vae' or published.on_pixels(config):
-        side = config.data.image_size
-        batch['image'] = _array((size, side, side, config.data.channels), jnp.uint8)
+    if config.latents.kind != 'sd_vae' or methods.room(config).sees_pixels(config):
+        batch['image'] = _array((size, *image_shape(config)), jnp.uint8)
     return batch
 
 

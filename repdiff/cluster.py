@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
 from orbax.checkpoint import multihost
 
 from repdiff import interrupt, progress
@@ -63,6 +64,28 @@ def start(coordinator: str, processes: int, process: int) -> None:
                         'reach the coordinator and that all were started.') from None
     if not is_first():
         progress.silence()
+    of_first(np.int32(0))  # as `connect`, for what is shared beside the mesh
+
+
+def connect(mesh: Mesh) -> None:
+    """Brings together the devices that will exchange something, while all processes are here.
+
+    On CPUs devices that meet for the first time wait 30 s for each other, later half an hour. So
+    without this a run ends where one process reads or compiles that much longer than another.
+    """
+    if jax.process_count() == 1:
+        return
+    counts = range(1, len(mesh.axis_names) + 1)
+    groups = [axes for count in counts for axes in itertools.combinations(mesh.axis_names, count)]
+
+    def meet() -> list[jax.Array]:
+        place = jax.lax.axis_index(mesh.axis_names)
+        return [jax.lax.psum(place, axes)[None] for axes in groups]
+
+    met = jax.shard_map(meet, mesh=mesh, in_specs=(), out_specs=PartitionSpec(mesh.axis_names))
+    program = jax.jit(met).lower().compile()
+    wait_for_all('connect')
+    jax.block_until_ready(program())
 
 
 def scheduled(environment: Mapping[str, str]) -> bool:
@@ -155,6 +178,7 @@ def check_shared(directory: Path, what: str) -> None:
     seen = multihost_utils.process_allgather(np.int32(token.exists()))
     if is_first():
         token.unlink()
+    wait_for_all('token gone')  # for who looks at what is in there
     if not seen.all():
         raise UserError(f'{what} {str(directory)!r} is not the same directory on every host '
                         f'(process {int(seen.argmin())} does not see what the first wrote); choose '

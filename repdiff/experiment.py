@@ -38,6 +38,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     recipes = {row: configs.recipe(config, row) for row in config.rows}
     claim(workdir, config)
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
+    cluster.connect(mesh)
     for recipe in recipes.values():
         phases.check_batches(recipe, mesh)
     dataset = prepared(config)

@@ -80,10 +80,10 @@ def start(config: ConfigDict) -> None:
     effort = f'--xla_backend_optimization_level={config.xla_effort}'
     os.environ['XLA_FLAGS'] = f'{effort} {os.environ.get("XLA_FLAGS", "")}'
     jax.config.update('jax_num_cpu_devices', config.mesh.cpu_devices)
+    # What was compiled once, in this run or an earlier one, is read back. JAX looks at this once.
+    jax.config.update('jax_compilation_cache_dir', str(Path(config.cache).expanduser() / 'xla'))
     cluster.start(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
     interrupt.listen()
-    # What was compiled once, in this run or an earlier one, is read back.
-    jax.config.update('jax_compilation_cache_dir', str(Path(config.cache).expanduser() / 'xla'))
 
 
 def main(argv: list[str]) -> None:

@@ -36,19 +36,21 @@ def plan(config: ConfigDict, row: str, devices: int, utilisation: float) -> dict
 
     JAX must already show `devices` devices.
     """
-    from repdiff import phases, sharding  # after the devices are set
+    from repdiff import abstract, methods, phases, sharding  # after the devices are set
 
     recipe, classes = configs.recipe(config, row), _classes(config)
-    if recipe.method != 'denoise':
-        raise UserError(f'--row: {row!r} has method {recipe.method!r}, but only rows that denoise are '
-                        'planned; choose one of these.')
+    if recipe.method == 'probe':
+        raise UserError(f'--row: {row!r} only reads what another row pre-trains; plan that one, '
+                        f'--row={recipe.pretrain.row}.')
+    methods.room(recipe).check(recipe, abstract.latent_shape(recipe), abstract.image_shape(recipe))
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
     phases.check_batches(recipe, mesh)
     if not recipe.pretrain.steps + recipe.tune.steps:
         raise UserError(f'--row={row} trains nothing: pretrain.steps and tune.steps are 0.')
     trained = {
         name: _phase(recipe, name, classes, mesh)
-        for name in ('pretrain', 'tune') if recipe[name].steps
+        for name in ('pretrain', 'tune')
+        if recipe[name].steps and (name, recipe.method) != ('pretrain', 'classify')
     }
     scored = _scored(recipe, classes, mesh)
     work = {name: phase['flops_per_image'] * phase['images'] for name, phase in trained.items()}
@@ -110,19 +112,21 @@ def _bytes(phase, mesh: Mesh) -> dict[str, int]:
 
 
 def _scored(config: ConfigDict, classes: int, mesh: Mesh) -> dict[str, dict[str, float]]:
-    """What the evaluator costs: at each checkpoint of tuning, and at the end without early stop."""
+    """What answers cost: at each checkpoint of tuning, and at the end, without early stop."""
     from repdiff import abstract
-
-    made, c = abstract.scorer(config, mesh, classes), config.classify
-    one_pass = made.flops() / made.passes
-    sweep = one_pass * classes * len(c.t)  # one draw at each t
 
     known = config.data.source == SIMULATED
     slices = config.data.simulated if known else {'valid': SLICES, 'test': SLICES}
-    checkpoints = -(-config.tune.steps // config.tune.checkpoint_every)
+    validated = -(-config.tune.steps // config.tune.checkpoint_every) * slices['valid']
+    if config.method != 'denoise':
+        logits = abstract.logits_flops(config, classes)
+        return {'validate': {'images': validated, 'flops_per_image': logits},
+                'classify': {'images': slices['valid'] + slices['test'], 'flops_per_image': logits}}
+    made, c = abstract.scorer(config, mesh, classes), config.classify
+    one_pass = made.flops() / made.passes
+    sweep = one_pass * classes * len(c.t)  # one draw at each t
     return {
-        'validate': {'images': checkpoints * slices['valid'],
-                     'flops_per_image': sweep * c.select_draws},
+        'validate': {'images': validated, 'flops_per_image': sweep * c.select_draws},
         'choose the rule': {'images': slices['valid'], 'flops_per_image': sweep * c.draws},
         'classify, at most': {'images': slices['test'],
                               'flops_per_image': one_pass * classes * c.budget},

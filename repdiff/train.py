@@ -177,8 +177,6 @@ class _Run:
         )
         compiled = compile_step(train_step, self.state, frozen, batch, self.mesh)
         note(f'{phase.name}: {compiled}')
-        # On CPUs a collective gives up after 30 s without the others, who may still be compiling.
-        cluster.wait_for_all('compiled')
         self.flops = compiled.flops
         self.logged_at = time.monotonic()
         return compiled.call

@@ -75,6 +75,8 @@ def main(directory, coordinator, processes, process, seconds):
     interrupt.listen()
     cluster.check_shared(directory, '--workdir')
     mesh, split = sharding.make_mesh(1, 8, 1), pipeline.examples(Images(50))
+    cluster.connect(mesh)
+    print('connected', flush=True)
     keys = jax.random.split(jax.random.key(0))
     params = {'t_embed': {
         'fc1': {'kernel': jax.random.normal(keys[0], (SIDE * SIDE, WIDTH)) / 4},

@@ -32,7 +32,8 @@ def started(directory, processes, seconds=0.0, script='processes.py'):
         subprocess.Popen(
             [sys.executable, HERE / script, directory, coordinator, str(processes),
              str(process), str(seconds)],
-            env=environment, stderr=open(directory / f'stderr-{process}', 'a'))
+            env=environment, stdout=open(directory / f'stdout-{process}', 'a'),
+            stderr=open(directory / f'stderr-{process}', 'a'))
         for process in range(processes)
     ]
 
@@ -102,6 +103,14 @@ def test_the_numbers_are_those_of_one_process(runs, name):
         assert final['errors'].shape == (50,) and final['scores'].shape == (50, 2, 2, 1)
         for key in expected:
             np.testing.assert_allclose(final[key], expected[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('process', [0, 1])
+def test_devices_that_exchange_something_have_met_before(runs, process):
+    # Each first meeting must be over within 30 s; Gloo says when it is.
+    told = (runs[0] / 'two' / f'stdout-{process}').read_text()
+    before, _, after = told.rpartition('connected\n')
+    assert before.count('[Gloo]') > 2 and '[Gloo]' not in after
 
 
 def test_only_the_first_process_writes_what_people_read(runs):

@@ -1,17 +1,21 @@
-"""The main job as a user runs it: kill -9 in every phase, bad input, and what a run leaves."""
+"""The main job as a user runs it: kill -9 in every phase, as two processes, and what a run leaves."""
 
 import csv
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PATIENCE_S = 600  # this machine may be busy
 TINY = [
     '--config=configs/hematoma.py:smoke',
     '--config.rows=("rc_ldt",)',
@@ -34,6 +38,15 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp('cache')
 
 
+@pytest.fixture(scope='module')
+def whole(cache, tmp_path_factory):
+    """The workdir of a run that nothing stopped."""
+    workdir = tmp_path_factory.mktemp('whole')
+    found = run(*command(cache, workdir))
+    assert found.returncode == 0, found.stderr
+    return workdir
+
+
 def command(cache, workdir, *options):
     return [sys.executable, '-m', 'repdiff.main', *TINY, f'--config.cache={cache}',
             f'--workdir={workdir}', *options]
@@ -41,7 +54,7 @@ def command(cache, workdir, *options):
 
 def environment():
     kept = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
-    return kept | {'JAX_PLATFORMS': 'cpu'}
+    return kept | {'JAX_PLATFORMS': 'cpu', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
 
 
 def run(*arguments):
@@ -70,10 +83,8 @@ def numbers(workdir):
     return results, (workdir / 'predictions.csv').read_text(), lines
 
 
-def test_kill_9_in_every_phase_then_the_same_numbers(cache, tmp_path):
-    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-    found = run(*command(cache, whole))
-    assert found.returncode == 0, found.stderr
+def test_kill_9_in_every_phase_then_the_same_numbers(cache, whole, tmp_path):
+    killed = tmp_path / 'killed'
     again = command(cache, killed)
     checkpoints = killed / 'checkpoints'
     kill_when(again, lambda: (killed / 'config.json').exists())
@@ -90,6 +101,52 @@ def test_kill_9_in_every_phase_then_the_same_numbers(cache, tmp_path):
     check_promises(whole)
     # Finished phases are not run again.
     assert 'rc_ldt.tune' not in found.stderr and 'rc_ldt.classify' not in found.stderr
+
+
+def test_one_goes_on_as_two_stopped_while_they_score_and_one_ends_it(cache, whole, tmp_path):
+    workdir = tmp_path / 'run'
+    shutil.copytree(whole, workdir)
+    shutil.rmtree(workdir / 'checkpoints/rc_ldt.tune/12')
+    for made in ('scores', 'report'):
+        shutil.rmtree(workdir / made)
+    (workdir / 'results.json').unlink()
+    two = two_started(cache, workdir, tmp_path)
+    wait_until(two, lambda: list((workdir / 'scores').glob('rc_ldt.part/*/*.npz')))
+    two[1].send_signal(signal.SIGTERM)
+    codes = [process.wait(PATIENCE_S) for process in two]
+    assert codes == [75, 75], [file.read_text()[-2000:] for file in tmp_path.glob('stderr-*')]
+    assert not (workdir / 'results.json').exists()
+    found = run(*command(cache, workdir))
+    assert found.returncode == 0, found.stderr
+    for one, other in zip(numbers(workdir)[2], numbers(whole)[2], strict=True):
+        assert one.pop('phase') == other.pop('phase') and one == pytest.approx(other, rel=1e-4)
+    one, other = (np.load(place / 'scores/rc_ldt.npz') for place in (workdir, whole))
+    for name in ('sweep_errors', 'valid_scores', 'test_scores'):
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-4, err_msg=name)
+
+
+def two_started(cache, workdir, place):
+    """The job as two processes of four devices each, which write what they say in `place`."""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    return [
+        subprocess.Popen(
+            command(cache, workdir, '--config.mesh.cpu_devices=4', '--config.mesh.fsdp=2',
+                    f'--coordinator=localhost:{port}', '--processes=2', f'--process={process}'),
+            cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL,
+            stderr=open(place / f'stderr-{process}', 'w'))
+        for process in range(2)
+    ]
+
+
+def wait_until(running, ready):
+    """Returns when `ready()` of processes that run; fails where one ends or it takes too long."""
+    began = time.monotonic()
+    while not ready():
+        assert all(process.poll() is None for process in running), 'the run ended too early'
+        assert time.monotonic() - began < PATIENCE_S
+        time.sleep(0.02)
 
 
 def check_promises(workdir):

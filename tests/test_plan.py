@@ -37,25 +37,52 @@ def run(patch, *options: str) -> None:
     plan.run(argv)
 
 
-@pytest.fixture(scope='module')
-def found():
-    """The plan of a small run from random weights, on the 8 devices of the tests."""
+def planned(*options: str) -> dict:
+    """The plan of a small run, on the 8 devices of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.config, 'update', lambda *_: None)  # the devices are there already
         patch.setattr(chips, 'this_cpu', lambda: 1e9)
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            run(patch, '--row=ldt_from_scratch', '--utilisation=0.5', '--json')
+            run(patch, *options, '--utilisation=0.5', '--json')
     return json.loads(said.getvalue())
+
+
+@pytest.fixture(scope='module')
+def found():
+    """The plan of a row that denoises, from random weights."""
+    return planned('--row=ldt_from_scratch')
 
 
 def test_memory_is_the_compiled_program_s(found):
     tune = found['phases']['tune']
     kinds = tune['bytes_per_device']
-    assert sum(kinds.values()) == pytest.approx(tune['compiled_bytes_per_device'], rel=0.1)
+    check_bytes(tune)
     whole = 4 * tune['parameters']['denoiser']
     assert whole / 8 < kinds['parameters'] == kinds['EMA'] < whole / 4  # biases are whole
     assert kinds['optimizer'] == pytest.approx(2 * kinds['parameters'], rel=1e-3)
     assert list(found['phases']) == ['tune']
+
+
+def check_bytes(phase):
+    # But for the step's number and the key, a few bytes.
+    assert sum(phase['bytes_per_device'].values()) == pytest.approx(
+        phase['compiled_bytes_per_device'], abs=32)
+
+
+def test_rows_that_classify_images_are_planned_too():
+    found = planned('--row=vit')
+    assert list(found['phases']) == ['tune']
+    tune = found['phases']['tune']
+    check_bytes(tune)
+    # A ViT of 2 blocks, width D = 32, over N = 17 tokens of 8×8 pixels; cls and mean feed the head.
+    n, d = 17, 32
+    block = 2 * n * d * (3 * d + d + 8 * d) + 4 * n * n * d
+    forward = 2 * 16 * 64 * d + 2 * block + 2 * 2 * d * 2
+    assert tune['flops_per_image'] == pytest.approx(3 * forward, rel=0.05)
+    # Image and mirror image, at 2 checkpoints of tuning and then once.
+    assert found['scoring'] == {
+        'validate': {'images': 128, 'flops_per_image': 2 * forward},
+        'classify': {'images': 128, 'flops_per_image': 2 * forward}}
 
 
 def test_times_are_operations_over_speed(found):
@@ -94,7 +121,8 @@ def test_a_chip_is_too_small_when_the_bytes_do_not_fit():
 @pytest.mark.parametrize(('options', 'words'), [
     (['--utilisation=40'], '--utilisation=40.0 is no share'),
     (['--utilisation=0.4', '--row=gan'], "no recipe 'gan'"),
-    (['--row=vit'], "'vit' has method 'classify', but only rows that denoise are planned"),
+    (['--row=ldt_probe'], 'plan that one, --row=unconditional_ldt'),
+    (['--row=vit', '--config.backbone.patch=7'], 'backbone.patch is 7, which does not divide'),
     (['--config.modle.width=3'], "unknown config key 'config.modle.width'"),
 ])
 def test_bad_options_are_one_sentence(options, words, monkeypatch, capsys):

@@ -70,8 +70,7 @@ def tune_phase(
 ) -> Phase:
     """Supervised training of `network` with labels; `start`: its pre-trained parameters."""
     name = f'{row}.tune'
-    objective = Classify(
-        Backbone(network), LinearHead(len(setting.classes)), config.tune.label_smoothing)
+    objective = tune_objective(config, network, len(setting.classes))
     params = fresh(name, setting, objective.init, image_shape(setting))
     if start is not None:
         params['backbone'] = start
@@ -86,6 +85,11 @@ def tune_phase(
         config, config.tune, name, setting, objective, params, {}, split='train',
         balanced=config.tune.balanced, evaluate=evaluate,
     )
+
+
+def tune_objective(config: ConfigDict, network: ViT | ResNet, classes: int) -> Classify:
+    """The network with a head for the classes, and the loss of its supervised training."""
+    return Classify(Backbone(network), LinearHead(classes), config.tune.label_smoothing)
 
 
 def image_shape(setting: Setting) -> tuple[int, int, int]:

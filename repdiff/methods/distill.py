@@ -70,15 +70,19 @@ def objective(config: ConfigDict) -> Distill:
 
 def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
     """Self-distillation on the unlabelled split; its EMA is the teacher."""
-    name, steps = f'{config.pretrain.row or row}.pretrain', config.pretrain.steps
-    found = objective(config)
+    name, found = f'{config.pretrain.row or row}.pretrain', objective(config)
     return make_phase(
         config, config.pretrain, name, setting, found,
         fresh(name, setting, found.init, classify.image_shape(setting)), {}, split='pretrain',
-        balanced=False, evaluate=_collapse_detector(config, name, found, setting),
-        ema_decay=cosine(*config.distill.momentum, steps), reads=distill.reads,
-        weight_decay=cosine(*config.distill.weight_decay, steps),
+        balanced=False, evaluate=_collapse_detector(config, name, found, setting), **course(config),
     )
+
+
+def course(config: ConfigDict) -> dict[str, Any]:
+    """What self-distillation has of its own for `make_phase`: schedules, and the teacher it reads."""
+    d, steps = config.distill, config.pretrain.steps
+    return {'ema_decay': cosine(*d.momentum, steps), 'weight_decay': cosine(*d.weight_decay, steps),
+            'reads': distill.reads}
 
 
 def cosine(start: float, end: float, steps: int) -> optax.Schedule:

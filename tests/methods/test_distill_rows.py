@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from repdiff import abstract
+from repdiff import config as configs
 from repdiff.data import pipeline
 from repdiff.methods import classify, distill
+from repdiff.step import create_state
 
 
 def test_a_collapse_is_said_aloud(config, setting, capsys):
@@ -26,6 +29,22 @@ def test_a_collapse_is_said_aloud(config, setting, capsys):
     said = capsys.readouterr().err
     assert said.count('\n') == 1 and 'warning: dinov2.pretrain: the features of all images' in said
     assert 'lower pretrain.learning_rate or raise distill.koleo_weight' in said
+
+
+def test_it_is_planned_as_it_is_trained(config, setting):
+    recipe = configs.recipe(config, 'dinov2')
+    phase = distill.pretrain_phase(recipe, 'dinov2', setting)
+    planned = abstract.phase(recipe, 'pretrain', classes=3)
+    state = jax.eval_shape(lambda params: create_state(params, phase.tx), phase.params)
+    assert jax.tree.map(str, planned.state) == jax.tree.map(str, state)
+    batch = next(phase.iterator)
+    assert {name: (x.shape, x.dtype) for name, x in planned.batch.items()} == {
+        name: (x.shape, x.dtype) for name, x in batch.items()}
+    after, scalars = jax.eval_shape(
+        planned.train_step, planned.state, {}, planned.batch, jax.random.key(0))
+    assert 'ibot' in after.ema and 'loss' in scalars
+    tuned = abstract.phase(recipe, 'tune', classes=3).state.params  # of the crops' positions
+    assert tuned['backbone']['pos_embed'].shape == (1 + 4 * 4, 16)
 
 
 @pytest.mark.parametrize('side', [8, 24])  # beside crops of 16
