@@ -76,7 +76,8 @@ def _check_files(label_file: str, settings: DataSettings, table: labels.Table,
     rows = dict.fromkeys(table.rows.values())
     if settings.patient_column == 'auto' and not any(row.patient for row in rows):
         raise UserError(f"{label_file!r} has no column 'patient', so images of a person could end "
-                        'up in two splits; '
+                        'up in two splits; name another with --config.data.patient_column '
+                        '(prepare: --patient-column); '
                         f'{label_formats.columns_are(_header(Path(label_file)))}.')
     root = jobs.root_of(settings.source)
     known = set()
