@@ -100,7 +100,7 @@ class Checkpoints:
         return self.newest if best is None else best
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk and sealed. Raises OSError where it cannot be."""
+        """Returns when all saved is on disk and sealed. Raises OSError where it cannot be."""
         with _refusal(self._directory):
             self._manager.wait_until_finished()
             if self._sealing:
