@@ -29,6 +29,8 @@ TINY = [
     '--config.tune.steps=12',
     '--config.tune.checkpoint_every=4',
     '--config.classify.batch=8',
+    '--config.classify.kinds=("l2", "l1")',
+    '--config.classify.train_images=8',
 ]
 
 
