@@ -38,7 +38,9 @@ class Checkpoints:
     score by then. A checkpoint is written in the background under a temporary name, renamed, and
     sealed with a manifest of its files. Opening checks every file: a checkpoint that was torn by a
     kill or damaged later, or whose best one was, is moved to `DIRECTORY.damaged` with a warning,
-    and the one before it is the newest. `newest` is a step, None where there is none.
+    and the one before it is the newest. What follows a damaged best one is trained again, for among
+    the rest another would be the best: damage costs time and never changes what a phase ends with.
+    `newest` is a step, None where there is none.
     Raises UserError where another process has the directory open: what that one is still writing
     would look torn. `best_ema` reads beside it.
     """

@@ -1,4 +1,4 @@
-"""The main job as a user runs it: kill -9 in every phase, as two processes, and what a run leaves."""
+"""The main job as a user runs it: kill -9 in every phase, two processes, and what a run leaves."""
 
 import csv
 import json
