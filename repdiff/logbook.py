@@ -4,8 +4,6 @@ import json
 import math
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-
 from repdiff import cluster
 from repdiff.files import write_atomic
 
@@ -24,6 +22,9 @@ class Logbook:
             return
         kept = [line for line in read(workdir) if line['phase'] != phase or line['step'] <= step]
         write_atomic(self._path, ''.join(json.dumps(line) + '\n' for line in kept))
+        # Loads PyTorch where there is one, for seconds that only a run that trains should wait.
+        from tensorboardX import SummaryWriter
+
         self._events = SummaryWriter(
             str(Path(workdir) / 'tensorboard' / phase), purge_step=step + 1
         )

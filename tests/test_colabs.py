@@ -74,6 +74,7 @@ def test_outside_a_checkout_the_user_names_the_repository(path, tmp_path, monkey
 def test_notebooks_run_from_top_to_bottom(path, room, monkeypatch):
     monkeypatch.setenv('PATH', f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
     monkeypatch.setenv('XLA_FLAGS', '--xla_backend_optimization_level=0')
+    monkeypatch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
     settings, pictures = SETTINGS[path.stem]
     settings = settings | {
         'ROOT': f'{room}/drive', 'SOURCE': f'{room}/drive/slices',

@@ -39,8 +39,7 @@ def command(tmp_path_factory):
 
     def made(workdir, rows):
         return [
-            'env', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0',
-            *(sys.executable, '-m', 'repdiff.main', '--config=configs/hematoma.py:smoke'),
+            sys.executable, '-m', 'repdiff.main', '--config=configs/hematoma.py:smoke',
             f'--config.data.source={source}', '--config.data.split_column=split',
             '--config.data.classes=("auto",)', '--config.data.image_size=16',
             '--config.data.patient_column=', f'--config.cache={cache}', f'--workdir={workdir}',

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from repdiff import main
+
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 600  # this machine may be busy
 TINY = [
@@ -182,16 +184,24 @@ def check_promises(workdir):
     (['--workdir=/proc/nowhere'], "cannot make '/proc/nowhere'"),
     (['stray'], "unknown argument 'stray'"),
 ])
-def test_bad_input_is_one_sentence(cache, tmp_path, options, words):
-    found = run(*command(cache, tmp_path / 'w', *options))
-    assert found.returncode == 2
-    last = found.stderr.strip().splitlines()[-1]
+def test_bad_input_is_one_sentence(cache, tmp_path, monkeypatch, capsys, options, words):
+    argv = command(cache, tmp_path / 'w', *options)[2:]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, 'argv', argv)  # where config_flags looks for the keys given
+    monkeypatch.setattr(main, 'start', lambda config: None)  # the tests' devices have started
+    for name in [name for name in main.FLAGS if name.startswith('config.')]:
+        delattr(main.FLAGS, name)  # of an earlier command line
+    with pytest.raises(SystemExit) as stopped:
+        main.main(argv)
+    assert stopped.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith('repdiff: ') and words in last
-    assert 'Traceback' not in found.stderr
 
 
 def test_a_workdir_of_another_config_is_refused(cache, tmp_path):
     (tmp_path / 'config.json').write_text('{"name": "other"}')
     found = run(*command(cache, tmp_path))
-    assert found.returncode == 2 and 'another value of config.' in found.stderr
+    assert found.returncode == 2 and 'Traceback' not in found.stderr
+    last = found.stderr.strip().splitlines()[-1]
+    assert last.startswith('repdiff: ') and 'another value of config.' in last
     assert json.loads((tmp_path / 'config.json').read_text()) == {'name': 'other'}

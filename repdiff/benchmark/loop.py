@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repdiff import config as configs
-from repdiff import manifest
+from repdiff import manifest, phases, train
 from repdiff.benchmark import beside, steps
 from repdiff.compile import compile_step
 from repdiff.data import pipeline
@@ -59,8 +59,6 @@ def run(given: argparse.Namespace) -> None:
 
 def measure(given: argparse.Namespace) -> dict[str, np.ndarray]:
     """Seconds of a step of 'loop' and 'bare', (repeats, 2): wall and processor."""
-    from repdiff import phases, train  # late: the log writer imports PyTorch, whose threads start
-
     config = steps.config_of(CASE, given.batch, **{name: getattr(given, name)
                                                    for name in beside.SIZES})
     section, mesh = config.pretrain, make_mesh(-1, 1, 1)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from repdiff import config as configs
 from repdiff import optim
 from repdiff.errors import UserError
+from repdiff.methods import denoise
 from repdiff.sharding import make_mesh, to_devices
 from repdiff.step import create_state, jit_train_step, make_train_step
 from repdiff.zeroshot.score import Scorer
@@ -59,8 +60,6 @@ def check_cases(names: str) -> list[str]:
 
 def make_objective(config: ConfigDict, case: str, z_shape: tuple[int, int, int]):
     """The pre-training or tuning objective of a case, as the main job builds it."""
-    from repdiff.methods import denoise  # late: its log writer imports PyTorch, whose threads start then
-
     pretrain = denoise.pretrain_objective(config, z_shape)
     return denoise.tune_objective(config, pretrain, CLASSES) if 'tune' in CASES[case] else pretrain
 

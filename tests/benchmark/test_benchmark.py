@@ -40,8 +40,9 @@ def test_bad_options_end_in_one_sentence(arguments, words, capsys):
 
 
 def test_without_pytorch_it_says_what_to_install():
-    program = "import sys; sys.modules['torch'] = None\n" \
-        "from repdiff.benchmark import __main__ as benchmark; benchmark.main(['train'])"
+    program = "import sys; from repdiff.benchmark import __main__ as benchmark\n" \
+        "assert 'torch' not in sys.modules  # nothing that all commands import waits for it\n" \
+        "sys.modules['torch'] = None; benchmark.main(['train'])"
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith('repdiff: PyTorch is missing')
