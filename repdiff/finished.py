@@ -105,7 +105,10 @@ class FinishedRow:
 
 
 def config_of(workdir: Path) -> ConfigDict:
-    """The config of a run. Raises UserError where `workdir` is none, or of another version."""
+    """The config of a run.
+
+    Raises UserError where `workdir` is none, of another version, or pools folds, each a run.
+    """
     path = workdir / 'config.json'
     try:
         found = read_json(path, 'run the main job again in a new workdir')
@@ -116,6 +119,9 @@ def config_of(workdir: Path) -> ConfigDict:
     for key in [key for section in known for key in _odd(section, known, found)]:
         raise UserError(f'{path} is of another version of repdiff, with other keys ({key}); use '
                         'that version, or run the main job again in a new workdir.')
+    if found['eval']['folds'] and found['eval']['fold'] < 0:
+        raise UserError(f'--workdir: {str(workdir)!r} pools the answers of folds and has no '
+                        f"networks of its own; give a fold, such as {str(workdir / 'fold-0')!r}.")
     return ConfigDict(found)
 
 

@@ -57,11 +57,13 @@ def test_a_recipe_with_an_unknown_key_is_one_sentence():
 
 @pytest.mark.parametrize('command', [generate, predict],
                          ids=lambda command: command.__name__)
-def test_a_workdir_of_another_version_is_refused(tmp_path, command):
+def test_a_workdir_of_another_version_or_of_folds_is_refused(tmp_path, command):
     files = ['x.png'] if command is predict else []
     config = json.loads(configs.base().to_json())
+    pooled = json.dumps(config | {'eval': config['eval'] | {'folds': 3}})
     del config['tune']['shots']
     for text, words in ((None, 'has no config.json'), ('{', 'not valid JSON'),
+                        (pooled, 'pools the answers of folds .* such as .*fold-0'),
                         (json.dumps(config), r'another version .* other keys \(tune.shots\)')):
         if text:
             (tmp_path / 'config.json').write_text(text)
