@@ -116,7 +116,7 @@ def _scored(config: ConfigDict, classes: int, mesh: Mesh) -> dict[str, dict[str,
     from repdiff import abstract
 
     known = config.data.source == SIMULATED
-    slices = config.data.simulated if known else {'valid': SLICES, 'test': SLICES}
+    slices = config.data.simulated if known else dict.fromkeys(('train', 'valid', 'test'), SLICES)
     validated = -(-config.tune.steps // config.tune.checkpoint_every) * slices['valid']
     if config.method != 'denoise':
         logits = abstract.logits_flops(config, classes)
@@ -125,9 +125,10 @@ def _scored(config: ConfigDict, classes: int, mesh: Mesh) -> dict[str, dict[str,
     made, c = abstract.scorer(config, mesh, classes), config.classify
     one_pass = made.flops() / made.passes
     sweep = one_pass * classes * len(c.t)  # one draw at each t
+    swept = slices['valid'] + min(c.train_images, slices['train'])
     return {
         'validate': {'images': validated, 'flops_per_image': sweep * c.select_draws},
-        'choose the rule': {'images': slices['valid'], 'flops_per_image': sweep * c.draws},
+        'choose the rule': {'images': swept, 'flops_per_image': sweep * c.draws},
         'classify, at most': {'images': slices['test'],
                               'flops_per_image': one_pass * classes * c.budget},
     }

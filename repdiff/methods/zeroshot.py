@@ -50,7 +50,8 @@ def choose(
     rule, cross_fitted = rules.choose(
         trained.objective.schedule, arrays['t'], arrays['sweep_errors'], evaluator.kinds, labels,
         setting.patients,
-        _training_errors(config, setting, evaluator, params, arrays['t'], parts / 'train'),
+        _training_errors(config, setting, evaluator, params, arrays['t'],
+                         f'{row}.classify sweep of training images', parts / 'train'),
     )
     arrays['valid_readings'] = readings(config, setting, evaluator, params, 'valid', *z0)
     arrays |= run('valid', z0, decide(rule, cross_fitted, labels))
@@ -72,9 +73,9 @@ def choose(
 
 def _training_errors(
     config: ConfigDict, setting: Setting, evaluator: Evaluator, params: Any, t: np.ndarray,
-    record: Path,
+    what: str, record: Path,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Sweep errors and labels of evenly spaced labelled training images, where they are asked for."""
+    """Sweep errors and labels of evenly spaced labelled training images, where asked for."""
     labels = setting.splits['train'].labels()
     usable = np.flatnonzero(labels >= 0)
     count = min(config.classify.train_images, usable.size)
@@ -83,7 +84,7 @@ def _training_errors(
     chosen = usable[np.linspace(0, usable.size - 1, count).astype(int)]
     z0, ids = (part[chosen] for part in latents(config, setting, 'train'))
     conditions = np.arange(len(setting.classes))
-    return evaluator.sweep(params, conditions, z0, ids, t, record=record), labels[chosen]
+    return evaluator.sweep(params, conditions, z0, ids, t, what, record), labels[chosen]
 
 
 def _auroc_over_draws(
