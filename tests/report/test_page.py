@@ -172,7 +172,9 @@ def test_a_missing_file_leaves_its_section_out(copy, missing, sentence, monkeypa
     (copy / missing).unlink()
     run = workdir.load(copy)
     monkeypatch.setattr(style, 'png', lambda drawing: b'drawn')
-    assert sentence in page.render(run, figures.draw(run))
+    text = page.render(run, figures.draw(run))
+    assert sentence in text
+    assert set(re.findall('<a href="#(.*?)"', text)) == set(re.findall('<section id="(.*?)"', text))
 
 
 def test_several_classes(tmp_path):
