@@ -123,8 +123,9 @@ def _dataset(found: Sequence[dict[str, Any]], row: Answers) -> dict[str, Any]:
     splits['test'] = {'images': len(row.ids), 'patients': len(set(row.patients.tolist())),
                       'positives': int((row.labels > 0).sum())}
     said = [f'{len(found)} folds, dealt by patient within classes: every patient is tested once, by '
-            'a model that saw none of its images. Other splits: the mean of the folds. Reliability, '
-            'abstaining and draws are of all answers together, each calibrated in its own fold.']
+            'a model that saw none of its images. Other splits: the mean of the folds. '
+            'Reliability, abstaining and draws are of all answers together, each calibrated in '
+            'its own fold.']
     return first | {'splits': splits, 'arrangement': said + first['arrangement'][1:]}
 
 

@@ -79,7 +79,7 @@ def pretrain_phase(config: ConfigDict, row: str, setting: Setting) -> Phase:
 
 
 def course(config: ConfigDict) -> dict[str, Any]:
-    """What self-distillation has of its own for `make_phase`: schedules, and the teacher it reads."""
+    """What self-distillation has of its own for `make_phase`: schedules, the teacher it reads."""
     d, steps = config.distill, config.pretrain.steps
     return {'ema_decay': cosine(*d.momentum, steps), 'weight_decay': cosine(*d.weight_decay, steps),
             'reads': distill.reads}

@@ -14,7 +14,7 @@ ARMS = {'evidence': 'evidence map', 'brightness': 'brightness in the brain', 'ra
 
 
 def maps(run: Run) -> bytes | None:
-    """Each slice with the outline of its true lesion, what stands out of the noise, and the noise."""
+    """Each slice with its true lesion's outline, what stands out of the noise, and the noise."""
     data = run.evidence
     if not data:
         return None

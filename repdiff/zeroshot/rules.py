@@ -120,7 +120,7 @@ def learned(
 
 
 def _folds(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """The fold (B,) of each image: its patient's, of which every fold gets its share of each class."""
+    """The fold (B,) of each image: its patient's, and every fold has its share of each class."""
     names, owner = np.unique(patients, return_inverse=True)
     highest = np.zeros(names.size, int)
     np.maximum.at(highest, owner, labels)
@@ -168,8 +168,8 @@ def choose(
 ) -> tuple[Rule, np.ndarray]:
     """The rule of highest AUROC on validation errors (B, K, S, kinds), and its scores (B, K).
 
-    The first of equals. `patients` and `more` as `learned` takes them, errors of all kinds. Scores are those
-    that the choice saw: cross-fitted where weights were learned.
+    The first of equals. `patients` and `more` as `learned` takes them, errors of all kinds. Scores
+    are those that the choice saw: cross-fitted where weights were learned.
     """
     scored = []
     for index, kind in enumerate(kinds):

@@ -81,7 +81,7 @@ NOISY_WHERE_FEW_ARE_DRAWN = ((1.0, 0.01, 0.01, 0.01),) * 2
     (rule((1, 1, 1, 1), spread=(1, 1, 1, 5)), NOISY_WHERE_FEW_ARE_DRAWN, 0.6, 1.4),
 ])
 def test_error_rate_stays_under_alpha_in_the_worst_case(of, noise, least, most, antithetic):
-    """`least` and `most` of alpha: spent, not wasted, and not exceeded but where the bound says so."""
+    """`least`, `most` of alpha: spent, not wasted, and exceeded only where the bound says so."""
     alpha = 0.1
     wrong = error_rate(of, settings(alpha=alpha, antithetic=antithetic), noise=noise)
     assert least * alpha < wrong < most * alpha + 3 * np.sqrt(alpha * (1 - alpha) / 2000)
