@@ -105,7 +105,7 @@ class FinishedRow:
 
 
 def config_of(workdir: Path) -> ConfigDict:
-    """The config of a run. Raises UserError where `workdir` is none, or of another version."""
+    """The config of a run. Raises UserError where `workdir` is none, or all folds', or is old."""
     path = workdir / 'config.json'
     try:
         found = read_json(path, 'run the main job again in a new workdir')
@@ -116,6 +116,9 @@ def config_of(workdir: Path) -> ConfigDict:
     for key in [key for section in known for key in _odd(section, known, found)]:
         raise UserError(f'{path} is of another version of repdiff, with other keys ({key}); use '
                         'that version, or run the main job again in a new workdir.')
+    if found['eval']['folds'] and found['eval']['fold'] < 0:
+        raise UserError(f'--workdir: {str(workdir)!r} pools the folds of a run and has no rows of '
+                        f'its own; give one fold, such as --workdir={workdir / "fold-0"}.')
     return ConfigDict(found)
 
 
