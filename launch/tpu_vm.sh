@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the main job on Cloud TPU VMs, of one host or many, got through a queued resource.
 #   export ZONE=us-east5-b TYPE=v6e-64 STORE=10.0.0.2:/share      of all commands below
-#   launch/tpu_vm.sh create NAME                           asks for the TPU and waits until it is there
+#   launch/tpu_vm.sh create NAME                           asks for the TPU and waits for it
 #   launch/tpu_vm.sh run NAME --config=configs/hematoma.py:xl     copies the code, runs on all hosts
 #   launch/tpu_vm.sh delete NAME                           gives the TPU back
 # Needs gcloud with a project set. STORE is an NFS export (Filestore) that all hosts can mount, for
@@ -61,6 +61,9 @@ run() {
   gcloud compute tpus tpu-vm scp "$archive" "$name:/tmp/repdiff.tar.gz" --zone="$ZONE" --worker=all
   rm -r "$(dirname "$archive")"
   on_all_hosts "set -e; mkdir -p ~/repdiff; tar -xzf /tmp/repdiff.tar.gz -C ~/repdiff"
+  # The TPU software versions are of Ubuntu 22.04, whose Python is 3.10.
+  on_all_hosts "set -e; python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+      sudo apt-get -q update; sudo apt-get -qy install python3.11-venv; }"
   if [ -n "${STORE:-}" ]; then
     on_all_hosts "set -e; command -v mount.nfs >/dev/null || {
         sudo apt-get -q update; sudo apt-get -qy install nfs-common; }

@@ -35,9 +35,10 @@ _barriers = itertools.count()
 def start(coordinator: str, processes: int, process: int) -> None:
     """Joins this process to the run's others; alone where neither flags nor a scheduler name any.
 
-    Before the first use of JAX. `coordinator` is HOST:PORT of process 0, of `processes`; this one is
-    number `process`. Without it: SLURM (`srun`), Cloud TPU, Open MPI and Kubernetes as JAX detects
-    them, and a GKE JobSet by its variables (`of_jobset`). Raises UserError on flags that do not fit.
+    Before the first use of JAX. `coordinator` is HOST:PORT of process 0, of `processes`; this one
+    is number `process`. Without it: SLURM (`srun`), Open MPI and TPUs, of Cloud TPU and GKE, as JAX
+    detects them, and a GKE JobSet of GPU hosts by its variables (`of_jobset`). Raises UserError on
+    flags that do not fit.
     """
     if coordinator:
         if ':' not in coordinator or not 0 <= process < processes:
@@ -58,7 +59,7 @@ def start(coordinator: str, processes: int, process: int) -> None:
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
     try:
         jax.distributed.initialize(**given)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:  # OSError: TPU metadata out of reach
         reason = str(error).splitlines()[0]
         raise UserError(f'the processes did not find each other ({reason}); check that each can '
                         'reach the coordinator and that all were started.') from None
@@ -89,12 +90,15 @@ def connect(mesh: Mesh) -> None:
 
 
 def scheduled(environment: Mapping[str, str]) -> bool:
-    """Whether a scheduler that JAX can ask started this process: SLURM, Open MPI or Cloud TPU."""
-    counts = [environment.get(name, '1') for name in ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')]
-    if any(int(count) > 1 for count in counts):
+    """Whether a scheduler that JAX can ask started this process: SLURM, Open MPI or one of TPUs."""
+    names = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'MEGASCALE_NUM_SLICES')
+    if any(int(environment.get(name, '1')) > 1 for name in names):
         return True
-    # JAX sets this variable when it is imported where there are no TPU chips.
-    return importlib.util.find_spec('libtpu') and 'TPU_SKIP_MDS_QUERY' not in environment
+    if hosts := environment.get('TPU_WORKER_HOSTNAMES'):  # of a slice, as GKE tells its pods
+        return ',' in hosts
+    # Elsewhere the TPU's own metadata tell. GKE sets this variable, too, and JAX sets it when it is
+    # imported where there are no TPU chips.
+    return bool(importlib.util.find_spec('libtpu')) and 'TPU_SKIP_MDS_QUERY' not in environment
 
 
 def of_jobset(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def of_first(tree: T) -> T:
 
 
 def first_then_rest(make: Callable[[], T], directory: str | os.PathLike) -> T:
-    """make() in the first process, then in all others: what it leaves in `directory` is found there.
+    """make() in the first process, then in all others, who find what it leaves in `directory`.
 
     Where hosts do not share `directory`, each makes its own; the processes of one host take turns.
     Where make() stops at a signal (`interrupt.check`), all processes do.

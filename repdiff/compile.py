@@ -38,13 +38,15 @@ class CompiledStep:
     def __str__(self) -> str:
         mib = {name: getattr(self, name) / 2**20 for name in ('peak', 'arguments', 'temporaries')}
         return (
-            f'compiled in {self.seconds:.1f} s; {self.flops / 1e9:.4g} GFLOP a step; a device holds '
-            f'{mib["peak"]:.4g} MiB ({mib["arguments"]:.4g} of state and batch, '
+            f'compiled in {self.seconds:.1f} s; {self.flops / 1e9:.4g} GFLOP a step; a device '
+            f'holds {mib["peak"]:.4g} MiB ({mib["arguments"]:.4g} of state and batch, '
             f'{mib["temporaries"]:.4g} of temporaries)'
         )
 
 
-def compile_step(train_step: Callable, state: TrainState, frozen, batch, mesh: Mesh) -> CompiledStep:
+def compile_step(
+    train_step: Callable, state: TrainState, frozen, batch, mesh: Mesh
+) -> CompiledStep:
     """Compiles `train_step` (of `make_train_step`) for the mesh, from arrays or ShapeDtypeStructs.
 
     `batch` has its shape over all hosts. Shapes alone take no memory, so the step of any model can

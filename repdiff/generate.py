@@ -12,9 +12,11 @@ from repdiff import finished, report
 from repdiff.errors import Parser, UserError, exit_on_user_error
 from repdiff.files import write_atomic, write_json
 from repdiff.generation import conditions, features, figures, regenerate, sampling, table
+from repdiff.generation.conditions import Condition
 from repdiff.generation.features import Network
 from repdiff.generation.studio import HELD_OUT, Made, Studio
 from repdiff.host import keep_freed_memory
+from repdiff.progress import note
 from repdiff.report import generated
 
 SHOWN = 8  # images of a grid
@@ -54,10 +56,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """Generates, measures and draws what the command line asks for."""
     given = parser().parse_args(argv)
-    chosen = [conditions.parse(text) for text in given.condition or TABLE]
-    for name in ('samples', 'batch'):
-        if getattr(given, name) < 1:
-            raise UserError(f'--{name} is {getattr(given, name)}; give at least 1.')
+    named = [conditions.parse(text) for text in given.condition or ()]
+    for name, least in (('batch', 1), ('seed', 0)):
+        if getattr(given, name) < least:
+            raise UserError(f'--{name} is {getattr(given, name)}; give at least {least}.')
     if given.samples <= table.FEWEST:
         raise UserError(f'--samples is {given.samples}, too few to measure; give more than '
                         f'{table.FEWEST}.')
@@ -69,6 +71,7 @@ def main(argv: Sequence[str]) -> None:
     studio = Studio(given.workdir, config, given.reference, given.batch)
     settings = sampling.Settings(given.sampler, given.steps, given.guidance, given.seed)
     network = _network(given, studio)
+    chosen = named or _of_table(studio, given.row)
     made = []
     for order in [studio.order(condition, given.row, settings) for condition in chosen]:
         made.append(studio.make(order, given.samples))
@@ -86,11 +89,26 @@ def _network(given: argparse.Namespace, studio: Studio) -> Network:
     if given.dinov2:
         return features.dinov2(given.dinov2)
     try:
-        row = studio.row_for(conditions.Condition('images'))
+        row = studio.row_for(Condition('images'))
     except UserError:
         raise UserError('no row of this run has a joint ViT to measure with; give --inception=DIR '
                         'or --dinov2=DIR, made by python -m repdiff.convert.') from None
     return features.joint(studio.model(row))
+
+
+def _of_table(studio: Studio, row: str) -> list[Condition]:
+    """The table's conditions: of `row` all, else those that some row can generate under."""
+    found = []
+    for condition in map(Condition, TABLE):
+        try:
+            if not row:
+                studio.row_for(condition)
+            found.append(condition)
+        except UserError as reason:
+            note(f'left out: {reason}')
+    if not found:
+        raise UserError('no row of this run can generate; run the main job with one that denoises.')
+    return found
 
 
 def _draw(studio: Studio, made: Made) -> None:

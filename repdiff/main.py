@@ -18,7 +18,7 @@ from repdiff.errors import UserError, exit_on_user_error
 from repdiff.host import keep_freed_memory
 
 FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file('config', None, 'Experiment, with preset: configs/hematoma.py:quick')
+config_flags.DEFINE_config_file('config', None, 'Experiment and preset: configs/hematoma.py:quick')
 flags.DEFINE_string('workdir', '', 'Where results go; "" is workdirs/NAME-PRESET-SEED.')
 # SLURM, Cloud TPU, GKE and Open MPI need none of these.
 flags.DEFINE_string('coordinator', '', 'Of several processes: HOST:PORT of process 0.')

@@ -97,7 +97,7 @@ def make_train_step(
 
 
 def jit_train_step(train_step: Callable, state: TrainState, mesh: Mesh) -> Callable:
-    """`train_step` compiled for the mesh: state sharded and donated, batch split, the rest whole."""
+    """`train_step` for the mesh, to compile: state sharded and donated, batch split, rest whole."""
     shardings, whole = state_shardings(state, mesh), replicated(mesh)
     return jax.jit(
         on_mesh(train_step, mesh),

@@ -1,4 +1,4 @@
-"""The training loop, one for every phase and objective: restore, step, log, evaluate, checkpoint."""
+"""The training loop of every phase and objective: restore, step, log, evaluate, checkpoint."""
 
 import contextlib
 import time
@@ -202,7 +202,7 @@ class _Run:
             self.stop()
 
     def check_state(self) -> None:
-        """Raises UserError where the last update, of a finite loss, left parameters that are not."""
+        """Raises UserError where an update of a finite loss left parameters that are not."""
         if not _finite((self.state.params, self.state.ema)):
             raise _not_finite(self.phase, 'a parameter', self.step)
 

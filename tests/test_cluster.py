@@ -148,6 +148,10 @@ def test_a_jobset_tells_its_pods_who_they_are():
     ({'SLURM_STEP_NUM_TASKS': '1'}, False),
     ({'SLURM_STEP_NUM_TASKS': '8'}, True),
     ({'OMPI_COMM_WORLD_SIZE': '2'}, True),
+    # GKE sets TPU_SKIP_MDS_QUERY in pods with TPU chips, too.
+    ({'TPU_WORKER_HOSTNAMES': 'rd-0.rd,rd-1.rd', 'TPU_SKIP_MDS_QUERY': 'true'}, True),
+    ({'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_SKIP_MDS_QUERY': 'true'}, False),
+    ({'TPU_WORKER_HOSTNAMES': 'localhost', 'MEGASCALE_NUM_SLICES': '2'}, True),
 ])
 def test_schedulers_are_known_by_their_variables(environment, several):
     no_chips = {'TPU_SKIP_MDS_QUERY': '1'}  # as JAX says where there are none

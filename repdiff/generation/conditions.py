@@ -67,7 +67,7 @@ def parse(text: str) -> Condition:
 def row_for(condition: Condition, recipes: dict) -> str:
     """The row that generates under the condition, where the user names none: the first that can.
 
-    An unconditional row goes before one with r dropped.
+    An unconditional row goes before one with r dropped; a density needs one vector r an image.
     """
     def pretrained(row):
         return recipes[row].pretrain.steps > 0
@@ -81,6 +81,7 @@ def row_for(condition: Condition, recipes: dict) -> str:
     }
     with_r = [row for row in recipes if pretrained(row)
               and recipes[row].pretrain.condition == 'representation']
+    fitting['density'] = [row for row in with_r if recipes[row].representation.kind == 'pooled']
     found = fitting.get(condition.kind, with_r)
     if not found:
         raise UserError(f'--condition {condition}: no row of this run can generate under it.')

@@ -100,7 +100,7 @@ def pixels(frontend: Any) -> Network:
 
 
 def _spatial(patches: jax.Array) -> jax.Array:
-    """Patch tokens (B, N, D) -> (B, 7 N): the channels of a position that sFID takes of Inception."""
+    """Patch tokens (B, N, D) -> (B, 7 N): of a position as many channels as sFID takes."""
     channels = patches[..., :SPATIAL_CHANNELS]
     return channels.reshape(channels.shape[0], -1).astype(jnp.float32)
 

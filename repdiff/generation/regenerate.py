@@ -29,13 +29,13 @@ def figure7(studio: Studio, settings: Settings, t: int) -> tuple[bytes, dict]:
     """
     batch = _positives(studio)
     images, front = np.asarray(batch['image']), studio.setting.frontend
-    z0 = latent({'frontend': front}, batch)
+    z0, clean = latent({'frontend': front}, batch), studio.pixels(images)
     numbers = np.arange(len(images), dtype=np.int32)
     lines, distances = [('the image', images, None)], {}
     for words, model, denoise, condition in _models(studio, settings, batch):
         sampler = make_sampler(denoise, model, settings, studio.setting.z_shape, t)
         found = np.asarray(sampler(model.params, model.frozen, condition, numbers, z0))
-        off = _distances(found, _shown(front, z0))
+        off = _distances(studio.pixels(found), clean)  # at most 64 a side, as training's
         near = studio.training_distances(found)
         lines.append((words, found, [f'{a:.1f} · {b:.1f}' for a, b in zip(off, near)]))
         distances[words] = {'image': float(off.mean()), 'training': float(near.mean())}
@@ -104,8 +104,8 @@ def _models(studio: Studio, settings: Settings, batch: dict):
 
 
 def _distances(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Root mean squared difference (B,) of uint8 images (B, H, W, C)."""
-    return np.sqrt(np.square(images.astype(float) - others).mean((1, 2, 3)))
+    """Root mean squared difference (B,) of uint8 images (B, ...)."""
+    return np.sqrt(np.square(images.astype(float) - others).mean(tuple(range(1, images.ndim))))
 
 
 def _shown(front, z0: jax.Array) -> np.ndarray:

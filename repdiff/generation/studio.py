@@ -125,9 +125,12 @@ class Studio:
 
     def training_distances(self, images: np.ndarray) -> np.ndarray:
         """How far each image (B, H, W, C) uint8 lies from its nearest training image (B,)."""
+        return nearest([self.pixels(images)], self._training)[0]
+
+    def pixels(self, images: np.ndarray) -> np.ndarray:
+        """Images (B, H, W, C) uint8 as copies are looked for: flat (B, P) uint8."""
         network = self._pixel_network
-        pixels = np.asarray(network.apply(network.params, images)['pool'])
-        return nearest([pixels], self._training)[0]
+        return np.asarray(network.apply(network.params, images)['pool'])
 
     @functools.cached_property
     def real_distances(self) -> np.ndarray:

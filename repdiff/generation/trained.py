@@ -100,8 +100,8 @@ def load(workdir: Path, config: ConfigDict, row: str, setting: phases.Setting) -
         raise UserError(f'--row: {workdir} has no row {row!r}; it has {", ".join(config.rows)}.')
     recipe = configs.recipe(config, row)
     if recipe.method != 'denoise':
-        raise UserError(f'--row: {row!r} generates nothing (method {recipe.method!r}); choose a row '
-                        'that denoises.')
+        raise UserError(f'--row: {row!r} generates nothing (method {recipe.method!r}); choose a '
+                        'row that denoises.')
     pretrain = denoise.pretrain_objective(recipe, setting.z_shape)
     tune = denoise.tune_objective(recipe, pretrain, len(setting.classes))
     frozen = denoise.frozen_parts(recipe, setting)

@@ -68,8 +68,3 @@ class Vae:
         if shape[3] != self.channels or self.channels not in (1, self.module.image_channels):
             raise UserError(f'the VAE sees 1 or {self.module.image_channels} channels, but the '
                             f'images have {shape[3]}; prepare them with one of these.')
-
-
-def sample(key: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """One draw of z0 from its mean and standard deviation."""
-    return mean + std * jax.random.normal(key, mean.shape, mean.dtype)

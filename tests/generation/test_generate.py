@@ -2,6 +2,7 @@
 
 import base64
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +72,23 @@ def test_a_sample_depends_on_seed_and_number_alone(studio, tmp_path):
         assert np.abs(whole[:3] - parts).max() <= 1  # of 255, after other roundings
         other = Settings('ddpm', 3, 1.0, seed=1)
         assert np.abs(whole - drawn(studio, text, tmp_path / f'{text}-1', settings=other)).max() > 9
+
+
+def test_a_row_is_found_for_what_it_can_and_the_rest_of_the_table_left_out(studio, capsys):
+    rows = ('rc_ldt_paper', 'rc_ldt')
+    recipes = {row: studio.recipes[row] for row in rows}
+    found = {kind: conditions.row_for(Condition(kind), recipes) for kind in ('images', 'density')}
+    assert found == {'images': 'rc_ldt_paper', 'density': 'rc_ldt'}
+
+    def table(recipes, row=''):
+        few = types.SimpleNamespace(row_for=lambda asked: conditions.row_for(asked, recipes))
+        return [condition.kind for condition in generate._of_table(few, row)]
+
+    assert table({'rc_ldt_paper': recipes['rc_ldt_paper']}) == ['label', 'images']
+    assert capsys.readouterr().err.count('left out: --condition') == 2
+    assert table({}, row='mine') == list(generate.TABLE)
+    with pytest.raises(UserError, match='no row of this run can generate;'):
+        table({})
 
 
 def test_sets_of_samples_do_not_mix(workdir, tmp_path):
@@ -179,6 +197,8 @@ def test_features_are_sharded_and_kept(studio, tmp_path):
     (['--sampler=euler'], 'choose ddim or ddpm'),
     (['--steps=1'], 'choose 2 to 1000'),
     (['--samples=5'], 'too few to measure'),
+    (['--batch=0'], '--batch is 0; give at least 1'),
+    (['--seed=-1'], '--seed is -1; give at least 0'),
     (['--from-t=1000', '--samples=12', '--steps=3'], 'choose 1 to 999'),
     (['--inception=nowhere'], 'holds no converted weights'),
     (['--colour'], 'unrecognized arguments'),
@@ -204,6 +224,8 @@ def test_a_workdir_that_is_none_or_not_trained_or_of_other_data(tmp_path, workdi
     refused('has no checkpoint')
     write_json(tmp_path / 'config.json', config | {'rows': ['unconditional_ldt']})
     refused('no row of this run has a joint ViT')
+    write_json(tmp_path / 'config.json', config | {'eval': config['eval'] | {'folds': 3}})
+    refused('pools the folds of a run .* such as --workdir=.*fold-0')
 
 
 def test_r_comes_from_no_image_of_the_reference_under_another_split_name(studio):

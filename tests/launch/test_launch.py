@@ -191,11 +191,14 @@ echo "$EXTRAS $*" >> ../ran
 [ "$(wc -l < ../ran)" -ge 2 ] || exit 75
 LOCAL
 chmod +x {home}/repdiff/launch/local.sh''')
+    fake_command(tmp_path, 'python3', 'exit 1')  # as of a Python that is too old
+    fake_command(tmp_path, 'sudo', f'echo "$@" >> {tmp_path}/root')
     subprocess.run(
         ['bash', LAUNCH / 'tpu_vm.sh', 'run', 'name', '--config=configs/hematoma.py:paper'],
         check=True, env={'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'ZONE': 'us-east5-b'})
     line = 'tpu,ct --config=configs/hematoma.py:paper --config.cache=workdirs/cache'
     assert (home / 'ran').read_text().splitlines() == [line, line]
+    assert 'install python3.11-venv' in (tmp_path / 'root').read_text()
 
 
 def test_tpu_script_explains_itself():
