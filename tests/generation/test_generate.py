@@ -224,8 +224,6 @@ def test_a_workdir_that_is_none_or_not_trained_or_of_other_data(tmp_path, workdi
     refused('has no checkpoint')
     write_json(tmp_path / 'config.json', config | {'rows': ['unconditional_ldt']})
     refused('no row of this run has a joint ViT')
-    write_json(tmp_path / 'config.json', config | {'eval': config['eval'] | {'folds': 3}})
-    refused('pools the folds of a run .* such as --workdir=.*fold-0')
 
 
 def test_r_comes_from_no_image_of_the_reference_under_another_split_name(studio):
