@@ -63,7 +63,7 @@ def check_data(workdir: Path, fingerprint: str) -> None:
     path = workdir / 'card.json'
     if not path.exists():
         raise UserError(f'{path} is missing; let python -m repdiff.main finish the run first.')
-    before = read_json(path, _MEND)['data_fingerprint']
+    before = read_json(path, _MEND).get('data_fingerprint', '')
     if before != fingerprint:
         raise UserError(
             f'{path}: the run was of other data (fingerprint {before[:8]}) than its config gives '
