@@ -120,8 +120,8 @@ def base() -> ConfigDict:
         # there, where a twentieth is enough to tell an image: of 64 pixels it is not.
         global_scale=(0.6, 1.0),
         local_scale=(0.2, 0.6),
-        # Of contrast and, on the scale [−1, 1], brightness. A CT number has a meaning that colours of
-        # photographs lack: at 0.2 crops of an image had little left in common in small networks.
+        # Of contrast and, on the scale [−1, 1], brightness; 0.4 there, but a CT number has a meaning
+        # that the colours of a photograph lack, and a network of this size holds on to it first.
         jitter=0.05,
         blur=1.0,  # half of the crops are resized by a kernel up to 1 + this times as wide
         prototypes=512,  # K; 65,536 there, for millions of images
@@ -261,7 +261,7 @@ def base() -> ConfigDict:
         dinov2=dict(
             method='distill',
             pretrain=dict(learning_rate=4e-3),
-            tune=dict(learning_rate=5e-4),
+            tune=dict(learning_rate=1e-3),  # as vit's
             optim=dict(weight_decay=0.05),
         ),
         dinov2_probe=dict(

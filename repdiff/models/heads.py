@@ -14,9 +14,9 @@ class PrototypeHead(nn.Module):
     """DINO's head (arXiv 2104.14294): three layers, a unit vector, its cosines with K prototypes.
 
     `last` is the weight-normed layer of unit norm: only the directions of its columns count. Their
-    length at the start, 0.58 at any width as the original's, says how fast they turn. The layers'
-    start keeps the size of what passes at any width; the original's 0.02 does so at its 2,048, and
-    in narrow layers leaves so little that the biases soon hide it.
+    length at the start, 0.58 at any width as the original's, says how fast they turn. The layers
+    start at a scale that keeps the size of what passes at any width; the original's 0.02 does so at
+    its 2,048 and in narrow layers lets next to nothing through.
     """
 
     hidden: int

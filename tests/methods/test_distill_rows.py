@@ -52,7 +52,8 @@ def test_the_recipe_tells_clusters_apart(config, setting):
     state = create_state(phase.params, phase.tx)
     for _ in range(phase.steps):
         batch = next(phase.iterator)
-        state, found = step(state, {}, {'image': batch['image']}, jax.random.key(0))
+        state, found = step(
+            state, {}, {'image': batch['image'], 'label': batch['label']}, jax.random.key(0))
     assert found['dino'] < 0.9 * np.log(32)
     assert 0.1 < found['teacher_entropy'] < 0.95
 
