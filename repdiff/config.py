@@ -120,22 +120,22 @@ def base() -> ConfigDict:
         # there, where a twentieth is enough to tell an image: of 64 pixels it is not.
         global_scale=(0.6, 1.0),
         local_scale=(0.2, 0.6),
-        # Of contrast and, on the scale [−1, 1], brightness; 0.4 there, but a CT number has a meaning
-        # that the colours of a photograph lack, and a network of this size holds on to it first.
+        # Of contrast and, on the scale [−1, 1], brightness; 0.4 there, but a CT number has a
+        # meaning that the colours of a photograph lack, and small networks learn it first.
         jitter=0.05,
         blur=1.0,  # half of the crops are resized by a kernel up to 1 + this times as wide
         prototypes=512,  # K; 65,536 there, for millions of images
         hidden=128,  # width of the heads' layers; 2,048 there
         bottleneck=64,  # numbers that are compared with a prototype; 256 there
         student_temperature=0.1,
-        # From the first to the second; to 0.07 there. DINO's constant 0.04 is the sharper: a teacher
+        # From the first to the second; to 0.07 there. DINO's constant 0.04 is sharper: the teacher
         # is sure sooner, and short runs have no time to wait.
         teacher_temperature=(0.04, 0.04),
         temperature_warmup=0.3,  # in this share of the steps; 30 of 100 epochs there
-        # Share of the steps that the prototypes stand still; 1 of 100 epochs there, 1,250 steps. At
-        # first all images get nearly one feature. Prototypes that may move turn away from it, so that
-        # every image has every prototype alike: the loss stays at log K. They have to wait until the
-        # features have parted, well after the learning rate's warm-up.
+        # Share of the steps that the prototypes stand still; 1 of 100 epochs there, 1,250 steps.
+        # At first all images get nearly one feature. Prototypes that may move turn away from it,
+        # so that all are alike to every image: the loss stays at log K. They have to wait until
+        # the features have parted, well after the learning rate's warm-up.
         freeze_last=0.5,
         # Of the teacher, by half a cosine; this phase's EMA. 0.992 there, over 125,000 steps.
         momentum=(0.9, 1.0),

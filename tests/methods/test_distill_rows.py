@@ -44,16 +44,14 @@ def test_the_recipe_tells_clusters_apart(config, setting):
     config.update({
         'distill': {'global_size': 8, 'local_size': 4, 'local_crops': 2, 'prototypes': 32,
                     'hidden': 16, 'bottleneck': 8},
-        'backbone': {'depth': 1}, 'pretrain': {'batch': 32, 'steps': 300, 'warmup_steps': 25}})
+        'backbone': {'depth': 1}, 'pretrain': {'batch': 32, 'steps': 200, 'warmup_steps': 25}})
     phase = distill.pretrain_phase(configs.recipe(config, 'dinov2'), 'dinov2', setting)
     step = jax.jit(make_train_step(
-        phase.loss_fn, phase.tx, ema_decay=phase.ema_decay, accumulate=1, augment=phase.augment,
-        reads=phase.reads))
+        phase.loss_fn, phase.tx, ema_decay=phase.ema_decay, accumulate=1, reads=phase.reads))
     state = create_state(phase.params, phase.tx)
     for _ in range(phase.steps):
-        batch = next(phase.iterator)
-        state, found = step(
-            state, {}, {'image': batch['image'], 'label': batch['label']}, jax.random.key(0))
+        batch = {'image': next(phase.iterator)['image']}
+        state, found = step(state, {}, batch, jax.random.key(0))
     assert found['dino'] < 0.9 * np.log(32)
     assert 0.1 < found['teacher_entropy'] < 0.95
 
