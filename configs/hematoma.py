@@ -74,8 +74,11 @@ PAPER = {
 # The rows of Table 4 at the paper's sizes.
 PAPER_COMPARE = PAPER | {
     'backbone': {'width': 768, 'depth': 12, 'heads': 12, 'patch': 16},
+    # The published crops, weights and schedules, for which it is long enough, but fewer prototypes.
     'distill': {'global_size': 224, 'local_size': 96, 'local_crops': 8, 'prototypes': 4096,
-                'hidden': 2048, 'bottleneck': 256},
+                'hidden': 2048, 'bottleneck': 256, 'global_scale': (0.32, 1.0),
+                'local_scale': (0.05, 0.32), 'freeze_last': 0.02, 'momentum': (0.992, 1.0),
+                'teacher_temperature': (0.04, 0.07), 'ibot_weight': 0.5, 'koleo_weight': 0.2},
     'rows': ('rc_ldt', 'rc_ldt_paper', 'unconditional_ldt', 'dinov2', 'vit', 'resnet'),
     'recipes': PAPER['recipes'] | {
         'dinov2': {'pretrain': {'learning_rate': 1e-4}, 'tune': {'learning_rate': 1e-4}},

@@ -116,22 +116,35 @@ def base() -> ConfigDict:
         global_size=64,  # pixels of a side of the two large crops; 224 there
         local_size=32,  # of the small crops; 98 there
         local_crops=4,  # 8 there
-        global_scale=(0.32, 1.0),  # share of the image's area in a large crop
-        local_scale=(0.05, 0.32),  # and in a small one
-        jitter=0.2,  # of contrast and, on the scale [−1, 1], brightness
+        # Shares of the image's area in a large crop and in a small one; (0.32, 1) and (0.05, 0.32)
+        # there, where a twentieth is enough to tell an image: of 64 pixels it is not.
+        global_scale=(0.6, 1.0),
+        local_scale=(0.2, 0.6),
+        # Of contrast and, on the scale [−1, 1], brightness; 0.4 there, but a CT number has a
+        # meaning that the colours of a photograph lack, and small networks learn it first.
+        jitter=0.05,
         blur=1.0,  # half of the crops are resized by a kernel up to 1 + this times as wide
         prototypes=512,  # K; 65,536 there, for millions of images
         hidden=128,  # width of the heads' layers; 2,048 there
         bottleneck=64,  # numbers that are compared with a prototype; 256 there
         student_temperature=0.1,
-        teacher_temperature=(0.04, 0.07),  # from the first to the second
+        # From the first to the second; to 0.07 there. DINO's constant 0.04 is sharper: the teacher
+        # is sure sooner, and short runs have no time to wait.
+        teacher_temperature=(0.04, 0.04),
         temperature_warmup=0.3,  # in this share of the steps; 30 of 100 epochs there
-        freeze_last=0.01,  # share of the steps that the prototypes stand still; 1 of 100 epochs
-        momentum=(0.992, 1.0),  # of the teacher, by half a cosine; this phase's EMA
+        # Share of the steps that the prototypes stand still; 1 of 100 epochs there, 1,250 steps.
+        # At first all images get nearly one feature. Prototypes that may move turn away from it,
+        # so that all are alike to every image: the loss stays at log K. They have to wait until
+        # the features have parted, well after the learning rate's warm-up.
+        freeze_last=0.5,
+        # Of the teacher, by half a cosine; this phase's EMA. 0.992 there, over 125,000 steps.
+        momentum=(0.9, 1.0),
         weight_decay=(0.04, 0.4),  # by half a cosine, in place of optim.weight_decay
         mask_ratio=(0.1, 0.5),  # share of the tokens hidden in half of the large crops
-        ibot_weight=1.0,
-        koleo_weight=0.1,
+        ibot_weight=1.0,  # of the mean over the masked crops; in effect 0.5 there
+        # Of the mean over both large crops; in effect 0.2 there. In a batch of 64 it parts the
+        # features by what differs from crop to crop before the other losses have found what lasts.
+        koleo_weight=0.01,
     ))
     config.probe = ConfigDict(dict(  # method 'probe' reads the pre-training of pretrain.row
         of='encoder',  # the joint ViT's representation, 'denoiser' or 'distilled'
@@ -247,8 +260,8 @@ def base() -> ConfigDict:
         ),
         dinov2=dict(
             method='distill',
-            pretrain=dict(learning_rate=1e-3),
-            tune=dict(learning_rate=5e-4),
+            pretrain=dict(learning_rate=4e-3),
+            tune=dict(learning_rate=1e-3),  # as vit's
             optim=dict(weight_decay=0.05),
         ),
         dinov2_probe=dict(

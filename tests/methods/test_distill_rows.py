@@ -11,7 +11,7 @@ from repdiff import abstract
 from repdiff import config as configs
 from repdiff.data import pipeline
 from repdiff.methods import classify, distill
-from repdiff.step import create_state
+from repdiff.step import create_state, make_train_step
 
 
 def test_a_collapse_is_said_aloud(config, setting, capsys):
@@ -29,6 +29,31 @@ def test_a_collapse_is_said_aloud(config, setting, capsys):
     said = capsys.readouterr().err
     assert said.count('\n') == 1 and 'warning: dinov2.pretrain: the features of all images' in said
     assert 'lower pretrain.learning_rate or raise distill.koleo_weight' in said
+
+
+def test_the_recipe_tells_clusters_apart(config, setting):
+    """The DINO loss leaves log K, where a teacher stays that says the same of every image."""
+    rng = np.random.default_rng(0)
+    centres = rng.integers(0, 256, (8, 3, 3)).repeat(4, 1).repeat(4, 2)
+    images = (centres.repeat(4, 0) + rng.normal(0, 10, (32, 12, 12))).clip(0, 255)
+    split = pipeline.examples([
+        {'image': image[..., None].astype(np.uint8), 'label': 0, 'id': str(number)}
+        for number, image in enumerate(images)])
+    setting = dataclasses.replace(
+        setting, splits=dict.fromkeys(('pretrain', 'train', 'valid'), split))
+    config.update({
+        'distill': {'global_size': 8, 'local_size': 4, 'local_crops': 2, 'prototypes': 32,
+                    'hidden': 16, 'bottleneck': 8},
+        'backbone': {'depth': 1}, 'pretrain': {'batch': 32, 'steps': 200, 'warmup_steps': 25}})
+    phase = distill.pretrain_phase(configs.recipe(config, 'dinov2'), 'dinov2', setting)
+    step = jax.jit(make_train_step(
+        phase.loss_fn, phase.tx, ema_decay=phase.ema_decay, accumulate=1, reads=phase.reads))
+    state = create_state(phase.params, phase.tx)
+    for _ in range(phase.steps):
+        batch = {'image': next(phase.iterator)['image']}
+        state, found = step(state, {}, batch, jax.random.key(0))
+    assert found['dino'] < 0.9 * np.log(32)
+    assert 0.1 < found['teacher_entropy'] < 0.95
 
 
 def test_it_is_planned_as_it_is_trained(config, setting):
