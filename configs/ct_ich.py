@@ -7,8 +7,8 @@ DIRECTORY holds the slices as pictures and a labels.csv with the columns file, p
 hemorrhage (Hssayeni et al. 2020, doi 10.13026/w8q8-ky94, CC BY 4.0). For several seeds, one
 command each (--config.seed=1 --workdir=DIR), then python -m repdiff.report --workdir=A,B,C.
 
-A fold takes 23 minutes on one AMD EPYC core. Expect on fold 0 of seed 0 (21 patients): AUROC rc_ldt 0.84,
-unconditional_ldt 0.83, ldt_from_scratch 0.78, dinov2 0.74, vit 0.74, resnet 0.87.
+A fold takes 23 minutes on one AMD EPYC core. Expect on fold 0 of seed 0 (21 patients) the AUROC of
+rc_ldt 0.84, unconditional_ldt 0.83, ldt_from_scratch 0.78, vit 0.74, resnet 0.87.
 
 Every patient is tested once. Of a fold's other patients two fifths are unlabelled; pre-training
 sees these and the training patients, without labels.

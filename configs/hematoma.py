@@ -45,7 +45,7 @@ SMOKE = {
     'log_every': 5,
 }
 
-# The paper's Table 4: all methods on the same data, about three quarters of an hour on one core.
+# The paper's Table 4: all methods on the same data; not timed yet.
 COMPARE = {
     # Penalties are measured in one pass, and the training images cost each row as much as valid.
     'classify': {'kinds': ('l2', 'l1', 'huber'), 'train_images': 400},
