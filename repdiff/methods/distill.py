@@ -21,6 +21,7 @@ from repdiff.progress import note
 from repdiff.train import Phase
 
 COLLAPSED = 0.1  # feature_std below which all images have nearly one feature
+UNIFORM = 0.99  # entropy above which the teacher says nearly nothing
 
 
 def check(config: ConfigDict, z_shape: tuple[int, int, int], image_shape: tuple[int, ...]) -> None:
@@ -111,20 +112,32 @@ def choose(
 
 
 def _collapse_detector(config: ConfigDict, name: str, found: Distill, setting: Setting):
-    """Validation: how spread the teacher's features are; says it loudly where they are not."""
-    backbone = Backbone(found.vit)
-    features = jax.jit(lambda params, images: backbone.features(params['backbone'], images))
+    """Validation: how spread the teacher's features are, and how sure it is of its prototypes.
+
+    Says it loudly where they are not spread, or it is not sure.
+    """
+    @jax.jit
+    def says(params, images):  # (B, D + K)
+        cls = Backbone(found.vit).features(params['backbone'], images)[:, :found.vit.width]
+        return jnp.concatenate([cls, found.head.apply({'params': params['dino']}, cls)], 1)
 
     def evaluate(params: Any) -> tuple[None, dict[str, float]]:
-        x = map_split(
-            lambda batch: features(params, batch['image']), setting.splits['valid'],
+        out = map_split(
+            lambda batch: says(params, batch['image']), setting.splits['valid'],
             config.classify.batch, setting.mesh,
         )
-        std = float(distill.feature_std(jnp.asarray(x[:, :found.vit.width])))  # of the cls tokens
+        cls, logits = jnp.split(jnp.asarray(out), [found.vit.width], 1)
+        std = float(distill.feature_std(cls))
+        targets = distill.sinkhorn(logits, found.teacher_temperature[1], jnp.ones(len(logits)))
+        entropy = float(distill.entropy(targets).mean())
         if std < COLLAPSED:
             note(f'warning: {name}: the features of all images are nearly the same (feature_std '
                  f'{std:.2g}); give more pretrain.steps, lower pretrain.learning_rate or raise '
                  'distill.koleo_weight')
-        return None, {'valid_feature_std': std}
+        elif entropy > UNIFORM:
+            note(f'warning: {name}: the teacher gives every image all prototypes alike (entropy '
+                 f'{entropy:.4f} of 1), so nothing is learned from them; raise distill.freeze_last '
+                 'or lower distill.teacher_temperature and distill.jitter')
+        return None, {'valid_feature_std': std, 'valid_teacher_entropy': entropy}
 
     return evaluate

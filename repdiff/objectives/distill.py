@@ -181,14 +181,16 @@ def collapse(targets: jax.Array, p: jax.Array, features: jax.Array) -> dict[str,
     prototype_use: entropy of the student's mean p over log K; 0 where all images get one prototype.
     feature_std: see `feature_std`.
     """
-    def entropy(q):
-        return -(q * jnp.log(q + 1e-12)).sum(-1) / jnp.log(q.shape[-1])
-
     return {
         'teacher_entropy': entropy(targets).mean(),
         'prototype_use': entropy(p.reshape(-1, p.shape[-1]).mean(0)),
         'feature_std': feature_std(features.reshape(-1, features.shape[-1])),
     }
+
+
+def entropy(q: jax.Array) -> jax.Array:
+    """Entropy (...) of distributions q (..., K) over log K."""
+    return -(q * jnp.log(q + 1e-12)).sum(-1) / jnp.log(q.shape[-1])
 
 
 def feature_std(features: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ LOSSES = {
 }
 DISTILLATION = {  # panel -> logged scalars and their line styles
     'Loss': {'dino': '-'},
-    "Entropy of a teacher's target": {'teacher_entropy': '-'},
+    "Entropy of a teacher's target": {'teacher_entropy': '-', 'valid_teacher_entropy': '--'},
     'Spread of the features': {'feature_std': '-', 'valid_feature_std': '--'},
 }
 TUNING = {'loss': 'Training loss', 'valid_auroc': 'Validation AUROC'}

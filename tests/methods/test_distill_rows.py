@@ -20,7 +20,14 @@ def test_a_collapse_is_said_aloud(config, setting, capsys):
     spread = jax.tree.map(lambda x: rng.normal(0, 1, x.shape).astype(np.float32), phase.params)
     score, logged = phase.evaluate(spread)
     assert score is None and logged['valid_feature_std'] > 2 * distill.COLLAPSED
-    assert capsys.readouterr().err == ''
+    assert logged['valid_teacher_entropy'] < 0.95 and capsys.readouterr().err == ''
+    # Prototypes of one direction are alike to every image.
+    spread['dino']['last'] = spread['dino']['last'][:, :1].repeat(
+        spread['dino']['last'].shape[1], 1)
+    _, logged = phase.evaluate(spread)
+    assert logged['valid_teacher_entropy'] > 0.999
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and 'gives every image all prototypes alike' in said
     # Without its patches the network says the same of every image.
     spread['backbone']['patch_embed'] = jax.tree.map(
         np.zeros_like, spread['backbone']['patch_embed'])
