@@ -12,9 +12,9 @@
   python -m repdiff.main --config=configs/hematoma.py:published --config.latents.weights=DIR \\
       --config.encoder.weights=DIR [--config.model.weights=DIR]
 
-On 2 AMD EPYC cores `quick` takes 19 minutes with the set-up and `smoke` 90 seconds. Expect of
-`quick` (3 seeds) the AUROC of rc_ldt 0.84 ± 0.04 (F1 0.63 ± 0.05), rc_ldt_paper 0.57 ± 0.07,
-unconditional_ldt 0.83 ± 0.06, ldt_from_scratch 0.74 ± 0.03. No other preset has run to its end at
+On 2 AMD EPYC cores `quick` takes 16 minutes with the set-up and `smoke` 70 seconds. Expect of
+`quick` (3 seeds) the AUROC of rc_ldt 0.83 ± 0.03 (F1 0.60 ± 0.06), rc_ldt_paper 0.59 ± 0.08,
+unconditional_ldt 0.84 ± 0.03, ldt_from_scratch 0.69 ± 0.07. No other preset has run to its end at
 its full size yet.
 
 `published` starts from published weights, in directories made by `python -m repdiff.convert`: the

@@ -27,7 +27,9 @@ def ensure_prepared(settings: DataSettings, cache_dir: str | os.PathLike) -> Pat
         _check_images(records.open(source), settings)
         return source
     cache = Path(cache_dir).expanduser()
-    place = hashlib.sha256(str(source.absolute()).encode()).hexdigest()[:8]
+    # What is no path is the same wherever the command runs.
+    origin = source.absolute() if jobs.is_files(settings) else source
+    place = hashlib.sha256(str(origin).encode()).hexdigest()[:8]
     out = cache / f'{settings.name}-{place}-{cache_key(settings)[:16]}'
     records.recover(out)
     if not (out / records.PREPARE).is_file():

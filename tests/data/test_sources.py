@@ -67,7 +67,7 @@ def test_slices_of_an_older_simulation_are_not_taken_from_the_cache(tmp_path, mo
     assert sources.ensure_prepared(simulated(), tmp_path) != first
 
 
-def test_prepared_once(tmp_path):
+def test_prepared_once(tmp_path, monkeypatch):
     first = sources.ensure_prepared(simulated(), tmp_path)
     stamp = (first / 'prepare.json').stat().st_mtime_ns
     assert sources.ensure_prepared(simulated(), tmp_path) == first
@@ -75,6 +75,8 @@ def test_prepared_once(tmp_path):
     other = simulated()
     other = dataclasses.replace(other, simulated=dataclasses.replace(other.simulated, seed=1))
     assert sources.ensure_prepared(other, tmp_path) != first
+    monkeypatch.chdir(tmp_path)  # wherever the command runs
+    assert sources.ensure_prepared(simulated(), tmp_path) == first
 
 
 def test_files_that_change_are_prepared_again(tmp_path):
