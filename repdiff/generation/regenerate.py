@@ -57,8 +57,8 @@ def figure9(studio: Studio, settings: Settings, t: tuple[int, ...]) -> bytes:
     clean = _shown(front, front.encode(batch['image'][:1]))[..., :1]
     lines = []
     for row, recipe in studio.recipes.items():
-        if not recipe.pretrain.steps:
-            continue
+        if not recipe.pretrain.steps or recipe.pretrain.row in studio.recipes:
+            continue  # another row's pre-training is shown there
         model = studio.model(row)
         found = exhibits.z0_over_t(
             model.pretrain, model.params['pretrain'], model.frozen, image, np.array(t),
