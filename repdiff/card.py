@@ -12,8 +12,8 @@ import jax
 from ml_collections import ConfigDict
 
 from repdiff import cluster
-from repdiff.eval.answers import Answers
 from repdiff.errors import UserError
+from repdiff.eval.answers import Answers
 from repdiff.files import read_json, write_json
 
 _MEND = 'remove it and run again: it is written anew'

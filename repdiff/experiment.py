@@ -82,11 +82,10 @@ def make_setting(
     if config.latents.kind == 'sd_vae':
         pixels = any(methods.room(recipe).sees_pixels(recipe) for recipe in recipes)
         splits = cached(config, front, splits, dataset.info['fingerprint'], pixels)
-    valid = dataset.split('valid')
     return phases.Setting(
         mesh, splits, tuple(dataset.info['classes']),
         sharding.to_all(front, mesh), z_shape, jax.random.key(config.seed),
-        np.array([valid.stored(index)['patient'] for index in range(len(valid))]),
+        dataset.split('valid').column('patient'),
     )
 
 

@@ -3,15 +3,14 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import together
 from repdiff import cluster, logbook
 from repdiff.errors import UserError
 
@@ -23,9 +22,7 @@ SLOW_S = 0.3  # a batch, where a run is to be stopped
 def started(directory, processes, seconds=0.0, script='processes.py'):
     """The processes of a run in `directory`."""
     directory.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        coordinator = f'localhost:{free.getsockname()[1]}'
+    coordinator = together.address()
     environment = os.environ | {'PYTHONPATH': str(HERE.parent), 'JAX_PLATFORMS': 'cpu',
                                 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
     return [
@@ -44,15 +41,6 @@ def ended(directory, running):
     return codes, told
 
 
-def when(running, ready):
-    """Waits until `ready()` of a run that goes on."""
-    began = time.monotonic()
-    while not ready():
-        assert all(process.poll() is None for process in running), 'the run ended too early'
-        assert time.monotonic() - began < PATIENCE_S
-        time.sleep(0.05)
-
-
 def last_step(directory):
     return max((line['step'] for line in logbook.read(directory)), default=0)
 
@@ -65,13 +53,13 @@ def runs(tmp_path_factory):
     codes, told = ended(root / 'whole', started(root / 'whole', 1))
     assert codes == [0], told
     two = started(root / 'two', 2, SLOW_S)
-    when(two, lambda: last_step(root / 'two') >= 3)
+    together.wait_until(two, lambda: last_step(root / 'two') >= 3, PATIENCE_S)
     two[1].send_signal(signal.SIGTERM)
     stopped = ended(root / 'two', two)
     newest = max(int(path.name) for path in (root / 'two/checkpoints/p').glob('[0-9]*'))
     shutil.copytree(root / 'two', root / 'one')
     two = started(root / 'two', 2, SLOW_S)
-    when(two, lambda: last_step(root / 'two') >= newest + 5)
+    together.wait_until(two, lambda: last_step(root / 'two') >= newest + 5, PATIENCE_S)
     for process in two:
         process.kill()
     ended(root / 'two', two)
@@ -122,7 +110,7 @@ def test_only_the_first_process_writes_what_people_read(runs):
 
 def test_sigterm_to_one_that_waits_stops_the_first_at_its_work_and_then_all(tmp_path):
     running = started(tmp_path, 2, 0.01, 'turns.py')
-    when(running, (tmp_path / 'working').exists)
+    together.wait_until(running, (tmp_path / 'working').exists, PATIENCE_S)
     running[1].send_signal(signal.SIGTERM)
     codes, told = ended(tmp_path, running)
     assert codes == [75, 75], told

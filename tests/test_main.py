@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import together
 from repdiff import main
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +115,8 @@ def test_one_goes_on_as_two_stopped_while_they_score_and_one_ends_it(cache, whol
         shutil.rmtree(workdir / made)
     (workdir / 'results.json').unlink()
     two = two_started(cache, workdir, tmp_path)
-    wait_until(two, lambda: list((workdir / 'scores').glob('rc_ldt.part/*/*.npz')))
+    together.wait_until(
+        two, lambda: list((workdir / 'scores').glob('rc_ldt.part/*/*.npz')), PATIENCE_S)
     two[1].send_signal(signal.SIGTERM)
     codes = [process.wait(PATIENCE_S) for process in two]
     assert codes == [75, 75], [file.read_text()[-2000:] for file in tmp_path.glob('stderr-*')]
@@ -131,26 +132,15 @@ def test_one_goes_on_as_two_stopped_while_they_score_and_one_ends_it(cache, whol
 
 def two_started(cache, workdir, place):
     """The job as two processes of four devices each, which write what they say in `place`."""
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
+    coordinator = together.address()
     return [
         subprocess.Popen(
             command(cache, workdir, '--config.mesh.cpu_devices=4', '--config.mesh.fsdp=2',
-                    f'--coordinator=localhost:{port}', '--processes=2', f'--process={process}'),
+                    f'--coordinator={coordinator}', '--processes=2', f'--process={process}'),
             cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL,
             stderr=open(place / f'stderr-{process}', 'w'))
         for process in range(2)
     ]
-
-
-def wait_until(running, ready):
-    """Returns when `ready()` of processes that run; fails where one ends or it takes too long."""
-    began = time.monotonic()
-    while not ready():
-        assert all(process.poll() is None for process in running), 'the run ended too early'
-        assert time.monotonic() - began < PATIENCE_S
-        time.sleep(0.02)
 
 
 def check_promises(workdir):

@@ -136,6 +136,10 @@ class Records(abc.ABC):
     def stored(self, index: int) -> dict[str, Any]:
         """The record with its image and mask still PNG bytes."""
 
+    def column(self, key: str) -> np.ndarray:
+        """One value of every record, such as `patient` (n,) str, without decoding an image."""
+        return np.array([self.stored(index)[key] for index in range(len(self))])
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.stored(index)
         record['image'] = decode_png(record['image'], self.info['channels'])

@@ -198,11 +198,10 @@ def _between(condition, model, setting, dataset, scale, seed, reference) -> Give
 
 def _pair(condition: Condition, split: records.Split) -> list[int]:
     """The rows of the two images: those named, or the first of class 0 and of class 1."""
-    stored = [split.stored(index) for index in range(len(split))]
     if not condition.of:
-        labels = [int(record['label']) for record in stored]
+        labels = split.column('label').tolist()
         return [labels.index(0), labels.index(1) if 1 in labels else len(labels) - 1]
-    ids, wanted = [record['id'] for record in stored], condition.of.split(',')
+    ids, wanted = split.column('id').tolist(), condition.of.split(',')
     if len(wanted) != 2 or not set(wanted) <= set(ids):
         raise UserError(f'--condition {condition}: name two ids of validation images, such as '
                         f'between:{ids[0]},{ids[-1]}.')
@@ -212,8 +211,7 @@ def _pair(condition: Condition, split: records.Split) -> list[int]:
 def _density(condition, model, setting, dataset, scale, seed, reference) -> Given:
     name = 'train' if reference == 'pretrain' else 'pretrain'
     _refuse_reference(condition, name, reference, dataset)
-    split = dataset.split(name)
-    groups = np.array([split.stored(index)['patient'] for index in range(len(split))])
+    groups = dataset.split(name).column('patient')
     r = representations(model, setting, setting.splits[name], name)
     found = density.fit(r, groups, seed)
     return Given(
@@ -227,16 +225,12 @@ def _refuse_reference(
     condition: Condition, split: str, reference: str, dataset: records.Dataset
 ) -> None:
     """Refuses r of images of the reference, which data.pretrain_on may put into two splits."""
-    if split == reference or not _ids(dataset, split).isdisjoint(_ids(dataset, reference)):
+    ids = (dataset.split(name).column('id') for name in (split, reference))
+    if split == reference or np.intersect1d(*ids).size:
         raise UserError(
             f'--condition {condition}: r of {split} images, where samples are measured against '
             f'{reference} images, would make the measures copies; choose another split, or another '
             '--reference.')
-
-
-def _ids(dataset: records.Dataset, name: str) -> set[str]:
-    split = dataset.split(name)
-    return {split.stored(index)['id'] for index in range(len(split))}
 
 
 def _cannot(condition: Condition, model: Trained, why: str) -> UserError:

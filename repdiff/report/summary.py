@@ -67,9 +67,10 @@ def verdicts(workdirs: Sequence[str | os.PathLike]) -> str:
 def _matrix(pairs: Sequence[dict], metric: str) -> list[str]:
     """Row minus column, bold where one of them is better."""
     names = list(dict.fromkeys([pairs[0]['a'], *(pair['b'] for pair in pairs)]))
-    cells = {(pair['a'], pair['b']): signed(pair[f'delta_{metric}']) for pair in pairs}
-    cells |= {(pair['a'], pair['b']): f'**{signed(pair[f"delta_{metric}"])}**' for pair in pairs
-              if pair['better'][metric]}
+    cells = {}
+    for pair in pairs:
+        delta = signed(pair[f'delta_{metric}'])
+        cells[pair['a'], pair['b']] = f'**{delta}**' if pair['better'][metric] else delta
     head = [f'Δ{COLUMNS[metric][0]}, row − column', *(f'`{name}`' for name in names[1:])]
     lines = [[f'`{a}`', *(cells.get((a, b), '') for b in names[1:])] for a in names[:-1]]
     return [f'| {" | ".join(line)} |' for line in (head, ['---'] * len(names), *lines)]
