@@ -1,6 +1,7 @@
 """Checkpoints of a phase: Orbax, state and data iterator together, sealed against damage."""
 
 import contextlib
+import errno
 import fcntl
 import functools
 import logging
@@ -25,9 +26,12 @@ from repdiff.sharding import param_shardings
 
 LOCK = '.lock'  # held by the process that writes in the directory
 
-# Orbax logs the errors of its threads, each with its traceback, and raises them, too.
+# The errors of Orbax's threads and tasks are logged, each with its traceback, and raised, too.
 logging.getLogger('absl').addFilter(
     lambda record: record.levelno < logging.ERROR or 'orbax' not in record.pathname
+)
+logging.getLogger('asyncio').addFilter(
+    lambda record: record.levelno < logging.ERROR or 'orbax' not in record.getMessage()
 )
 
 
@@ -73,7 +77,7 @@ class Checkpoints:
         self._facts[step] = self._best(step, score)
         with _refusal(self._directory):
             if cluster.is_first():
-                _try(self._directory)
+                _try(self._directory, state)
             if step in self._manager.all_steps():
                 self._manager.delete(step)
             self._manager.save(
@@ -163,9 +167,11 @@ def best_ema(directory: Path, shapes: Any, mesh: Mesh) -> tuple[Any, int] | None
     return restored['ema'], best
 
 
-def _try(directory: Path) -> None:
-    """Makes directories as deep as a checkpoint's, and removes them: where that fails, threads of
-    Orbax would wait for them for minutes. Raises OSError."""
+def _try(directory: Path, state: Any) -> None:
+    """Sees that the disk has room for the state and that directories as deep as a checkpoint's can
+    be made: threads of Orbax would print tracebacks or wait for minutes. Raises OSError."""
+    if shutil.disk_usage(directory).free < sum(x.nbytes for x in jax.tree.leaves(state)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with tempfile.TemporaryDirectory(prefix='.', dir=directory) as place:
         os.makedirs(os.path.join(place, *'1234'))
 

@@ -2,10 +2,13 @@
 
 import json
 import math
+import time
 from pathlib import Path
 
 from repdiff import cluster
 from repdiff.files import write_atomic
+
+FLUSH_SECONDS = 10  # at most so old is what TensorBoard shows of a run
 
 
 class Logbook:
@@ -23,11 +26,17 @@ class Logbook:
         kept = [line for line in read(workdir) if line['phase'] != phase or line['step'] <= step]
         write_atomic(self._path, ''.join(json.dumps(line) + '\n' for line in kept))
         # Loads PyTorch where there is one, for seconds that only a run that trains should wait.
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
 
-        self._events = SummaryWriter(
-            str(Path(workdir) / 'tensorboard' / phase), purge_step=step + 1
-        )
+        # Not its SummaryWriter: that writes in a thread, where a full disk is a traceback.
+        directory = Path(workdir) / 'tensorboard' / phase
+        directory.mkdir(parents=True, exist_ok=True)
+        self._events, self._event, self._scalar = EventsWriter(str(directory / 'events')), Event, scalar
+        start = SessionLog(status=SessionLog.START)  # TensorBoard drops what an earlier try had later
+        self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+        self._flushed = time.monotonic()
 
     def write(self, step: int, **scalars: float) -> None:
         """Adds one line {"phase", "step", ...}; a scalar that is not finite is written as null."""
@@ -37,7 +46,11 @@ class Logbook:
         with open(self._path, 'a') as file:
             file.write(json.dumps({'phase': self._phase, 'step': step} | finite) + '\n')
         for name, value in scalars.items():
-            self._events.add_scalar(name, float(value), step)
+            self._events.write_event(self._event(
+                wall_time=time.time(), step=step, summary=self._scalar(name, float(value))))
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._events.flush()
+            self._flushed = time.monotonic()
 
     def close(self) -> None:
         if self._writes:

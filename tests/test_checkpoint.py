@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -184,6 +185,20 @@ def test_where_no_directory_can_be_made_a_save_fails_before_threads_wait_for_one
         with pytest.raises(OSError, match='No space left on device') as refused:
             checkpoints.save(4, state(4), {}, None)
         assert refused.value.filename == str(tmp_path / 'p')
+
+
+def test_a_disk_without_room_for_the_state_is_left_as_it_is(tmp_path, monkeypatch):
+    with opened(tmp_path / 'p') as checkpoints:
+        checkpoints.save(4, state(4), {}, None)
+        checkpoints.wait()
+        found = set(tmp_path.rglob('*'))
+        size = sum(x.nbytes for x in jax.tree.leaves(state(8)))
+        monkeypatch.setattr(shutil, 'disk_usage', lambda _: SimpleNamespace(free=size - 1))
+        with pytest.raises(OSError, match='No space left on device'):
+            checkpoints.save(8, state(8), {}, None)
+        assert set(tmp_path.rglob('*')) == found
+        monkeypatch.setattr(shutil, 'disk_usage', lambda _: SimpleNamespace(free=size))
+        checkpoints.save(8, state(8), {}, None)
 
 
 def test_reading_beside_a_run_leaves_what_it_is_writing_alone(whole, tmp_path, capsys):
