@@ -9,7 +9,7 @@ import inception_reference as reference
 from proven import assert_close, converted, golden
 from repdiff.convert import inception
 from repdiff.errors import UserError
-from repdiff.models.inception import Inception
+from repdiff.generation import features
 
 NAMES = {'kernel': 'conv.weight', 'scale': 'bn.weight', 'bias': 'bn.bias',
          'mean': 'bn.running_mean', 'var': 'bn.running_var'}
@@ -31,16 +31,16 @@ def published():
 
 @pytest.fixture(scope='module')
 def network(published, tmp_path_factory):
+    """As `repdiff.generate --inception=` has it."""
     counters = {'Conv2d_1a_3x3.bn.num_batches_tracked': np.zeros((), np.int64)}
-    fields, params = converted(
-        tmp_path_factory.mktemp('inception'), 'inception', published | counters, {})
-    return params, jax.jit(lambda params, x: Inception(**fields).apply({'params': params}, x))
+    place = tmp_path_factory.mktemp('inception')
+    converted(place, 'inception', published | counters, {})
+    return features.inception(str(place / 'out'))
 
 
 @pytest.mark.parametrize('i, shape', [(0, (2, 64, 48, 1)), (1, (1, 320, 400, 3))])
 def test_features_are_those_of_the_original(network, i, shape):
-    params, apply = network
-    found = apply(params, reference.images(i, *shape))
+    found = jax.jit(network.apply)(network.params, reference.images(i, *shape))
     _, arrays = golden('inception')
     for name in ('pool', 'spatial', 'logits'):
         assert_close(found[name], arrays[f'{name}{i}'])

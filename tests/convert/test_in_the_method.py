@@ -11,6 +11,7 @@ from repdiff.benchmark.convert import write_source
 from repdiff.convert import store
 from repdiff.data import pipeline
 from repdiff.errors import UserError
+from repdiff.generation import features
 from repdiff.methods import denoise, zeroshot
 from repdiff.models.dit import DiT
 from repdiff.models.vit import ViT
@@ -216,3 +217,17 @@ def test_main_job_with_a_converted_encoder_and_vae(weights, tmp_path):
     assert (tmp_path / 'work' / 'report' / 'index.html').exists()
     tables = list((tmp_path / 'cache' / 'latents').glob('*/*.npz'))
     assert len(tables) == 4 and len({table.parent for table in tables}) == 1
+
+
+def test_dinov2_measures_what_it_sees_in_normalised_images(weights):
+    network = features.dinov2(weights['dinov2'])
+    shape = (2, features.DINOV2_SIZE, features.DINOV2_SIZE, 1)  # not resized
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    found = jax.jit(network.apply)(network.params, images)
+    shown = (images / np.float32(255) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    fields, params = store.load(weights['dinov2'], 'dinov2')
+    out = ViT(**fields).apply({'params': params}, shown.astype(np.float32))
+    np.testing.assert_allclose(found['pool'], out['cls'], atol=1e-4)
+    first = np.asarray(out['patches'])[..., :7].reshape(2, -1)
+    np.testing.assert_allclose(found['spatial'], first, atol=1e-4)
+    assert np.ptp(np.asarray(found['pool']), axis=0).max() > 0.01  # it tells images apart
