@@ -261,7 +261,7 @@ def base() -> ConfigDict:
         dinov2=dict(
             method='distill',
             pretrain=dict(learning_rate=4e-3),
-            tune=dict(learning_rate=1e-3),  # as vit's
+            tune=dict(learning_rate=3e-3),  # as vit's
             optim=dict(weight_decay=0.05),
         ),
         dinov2_probe=dict(
@@ -269,13 +269,13 @@ def base() -> ConfigDict:
         ),
         vit=dict(
             method='classify',
-            tune=dict(learning_rate=1e-3),
+            tune=dict(learning_rate=3e-3),  # of four, best for its network (study tune_rate, seed 0)
             optim=dict(weight_decay=0.05),
         ),
         resnet=dict(
             method='classify',
             backbone=dict(kind='resnet18', width=16),
-            tune=dict(learning_rate=1e-3),
+            tune=dict(learning_rate=1e-2),  # likewise
             optim=dict(weight_decay=0.05),
         ),
         rc_ldt_probe=dict(method='probe', pretrain=dict(row='rc_ldt')),
