@@ -21,8 +21,9 @@ def table(workdirs: Sequence[str | os.PathLike]) -> str:
     has no results or other rows than the first.
     """
     runs = _load(workdirs)
+    number = f'{len(runs)} runs' if len(runs) > 1 else '1 run'
     lines = [
-        f'| row ({len(runs)} seeds) | AUROC | F1 | accuracy | F1 of the plain argmin |',
+        f'| row ({number}) | AUROC | F1 | accuracy | F1 of the plain argmin |',
         '|---|---|---|---|---|',
     ]
     for index, name in enumerate(row['name'] for row in runs[0].rows):
