@@ -8,7 +8,8 @@ hemorrhage (Hssayeni et al. 2020, doi 10.13026/w8q8-ky94, CC BY 4.0). For severa
 command each (--config.seed=1 --workdir=DIR), then python -m repdiff.report --workdir=A,B,C.
 
 A fold takes 23 minutes on one AMD EPYC core. Expect on fold 0 of seed 0 (21 patients) the AUROC of
-rc_ldt 0.84, unconditional_ldt 0.83, ldt_from_scratch 0.78, vit 0.74, resnet 0.87.
+rc_ldt 0.84, unconditional_ldt 0.83, ldt_from_scratch 0.78, and, before their learning rates were
+chosen on simulated slices, vit 0.74, resnet 0.87.
 
 Every patient is tested once. Of a fold's other patients two fifths are unlabelled; pre-training
 sees these and the training patients, without labels.

@@ -170,7 +170,8 @@ def best_ema(directory: Path, shapes: Any, mesh: Mesh) -> tuple[Any, int] | None
 def _try(directory: Path, state: Any) -> None:
     """Sees that the disk has room for the state and that directories as deep as a checkpoint's can
     be made: threads of Orbax would print tracebacks or wait for minutes. Raises OSError."""
-    if shutil.disk_usage(directory).free < sum(x.nbytes for x in jax.tree.leaves(state)):
+    disk, need = shutil.disk_usage(directory), sum(x.nbytes for x in jax.tree.leaves(state))
+    if disk.total and disk.free < need:  # some mounts do not tell their size
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with tempfile.TemporaryDirectory(prefix='.', dir=directory) as place:
         os.makedirs(os.path.join(place, *'1234'))

@@ -269,7 +269,7 @@ def base() -> ConfigDict:
         ),
         vit=dict(
             method='classify',
-            tune=dict(learning_rate=3e-3),  # of four, best for its network (study tune_rate, seed 0)
+            tune=dict(learning_rate=3e-3),  # the best of four for its network: tune_rate, seed 0
             optim=dict(weight_decay=0.05),
         ),
         resnet=dict(

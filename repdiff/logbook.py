@@ -1,5 +1,6 @@
 """What a run writes down while it works: metrics.jsonl and TensorBoard events."""
 
+import contextlib
 import json
 import math
 import time
@@ -7,8 +8,6 @@ from pathlib import Path
 
 from repdiff import cluster
 from repdiff.files import write_atomic
-
-FLUSH_SECONDS = 10  # at most so old is what TensorBoard shows of a run
 
 
 class Logbook:
@@ -33,10 +32,11 @@ class Logbook:
         # Not its SummaryWriter: that writes in a thread, where a full disk is a traceback.
         directory = Path(workdir) / 'tensorboard' / phase
         directory.mkdir(parents=True, exist_ok=True)
-        self._events, self._event, self._scalar = EventsWriter(str(directory / 'events')), Event, scalar
-        start = SessionLog(status=SessionLog.START)  # TensorBoard drops what an earlier try had later
+        self._events = EventsWriter(str(directory / 'events'))
+        self._event, self._scalar = Event, scalar
+        # From this step on, TensorBoard drops what an earlier try wrote.
+        start = SessionLog(status=SessionLog.START)
         self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
-        self._flushed = time.monotonic()
 
     def write(self, step: int, **scalars: float) -> None:
         """Adds one line {"phase", "step", ...}; a scalar that is not finite is written as null."""
@@ -48,13 +48,16 @@ class Logbook:
         for name, value in scalars.items():
             self._events.write_event(self._event(
                 wall_time=time.time(), step=step, summary=self._scalar(name, float(value))))
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._events.flush()
-            self._flushed = time.monotonic()
+        self._events.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> 'Logbook':
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        """Closes. Where an error is on its way, a disk that refuses the rest is not another one."""
         if self._writes:
-            self._events.close()
+            with contextlib.suppress(*[OSError] if error else []):
+                self._events.close()
 
 
 def read(workdir: Path) -> list[dict]:

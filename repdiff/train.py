@@ -136,18 +136,17 @@ class _Run:
                 self.state.params, include_stats=False
             )
             write_atomic(self.workdir / f'parameters.{phase.name}.txt', overview + '\n')
-        self.log = Logbook(self.workdir, phase.name, self.step)
         self.progress = Progress(phase.steps, phase.name, 'steps', done=self.step)
         self.began, self.earlier = time.monotonic(), self.seconds
         frozen = to_all(phase.frozen, mesh)
         key = to_all(key, mesh)
         self.logged, self.logged_at = self.step - len(self.pending), self.began
-        if not self.evaluated:
-            self.evaluate()
-        if self.step < phase.steps:
-            self.take_steps(frozen, key)
-        self.checkpoints.wait()
-        self.log.close()
+        with Logbook(self.workdir, phase.name, self.step) as self.log:
+            if not self.evaluated:
+                self.evaluate()
+            if self.step < phase.steps:
+                self.take_steps(frozen, key)
+            self.checkpoints.wait()
 
     def take_steps(self, frozen: Any, key: jax.Array) -> None:
         """The steps that are left."""
@@ -231,7 +230,6 @@ class _Run:
         """Saves this step, waits until that is on disk, and leaves."""
         self.save(None)
         self.checkpoints.wait()
-        self.log.close()
         note(f'{self.phase.name}: stopped after step {self.step}; the same command resumes')
         raise interrupt.Interrupted
 

@@ -193,12 +193,15 @@ def test_a_disk_without_room_for_the_state_is_left_as_it_is(tmp_path, monkeypatc
         checkpoints.wait()
         found = set(tmp_path.rglob('*'))
         size = sum(x.nbytes for x in jax.tree.leaves(state(8)))
-        monkeypatch.setattr(shutil, 'disk_usage', lambda _: SimpleNamespace(free=size - 1))
+        disk = SimpleNamespace(free=size - 1, total=size)
+        monkeypatch.setattr(shutil, 'disk_usage', lambda _: disk)
         with pytest.raises(OSError, match='No space left on device'):
             checkpoints.save(8, state(8), {}, None)
         assert set(tmp_path.rglob('*')) == found
-        monkeypatch.setattr(shutil, 'disk_usage', lambda _: SimpleNamespace(free=size))
+        disk.free = size
         checkpoints.save(8, state(8), {}, None)
+        disk.free = disk.total = 0  # as a mount that does not tell
+        checkpoints.save(12, state(12), {}, None)
 
 
 def test_reading_beside_a_run_leaves_what_it_is_writing_alone(whole, tmp_path, capsys):

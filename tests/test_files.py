@@ -25,10 +25,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_resuming_a_logbook_forgets_what_came_after_and_keeps_other_phases(tmp_path):
     for phase in ('a', 'b'):
-        book = logbook.Logbook(tmp_path, phase, 0)
-        for step in (1, 2, 3):
-            book.write(step, loss=step)
-        book.close()
+        with logbook.Logbook(tmp_path, phase, 0) as book:
+            for step in (1, 2, 3):
+                book.write(step, loss=step)
     with open(tmp_path / 'metrics.jsonl', 'a') as file:
         file.write('{"phase": "a", "st')  # torn by a kill
     logbook.Logbook(tmp_path, 'a', 1).write(2, loss=float('inf'))
