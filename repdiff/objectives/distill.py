@@ -143,8 +143,11 @@ def sinkhorn(logits: jax.Array, temperature: jax.Array, weights: jax.Array) -> j
     q = jnp.exp((logits - logits.max()) / temperature) * weights[:, None]
     q /= q.sum()
     for _ in range(SINKHORN_ITERATIONS):
-        q /= jnp.maximum(q.sum(0), 1e-30) * prototypes
-        q /= jnp.maximum(q.sum(1, keepdims=True), 1e-30) * count
+        for axis, share in ((0, prototypes), (1, count)):
+            total = q.sum(axis, keepdims=True)
+            # Rows of weight 0 are divided by 1 and not by a floor such as 1e-30: for a GPU, XLA
+            # divides once, by the product of all these divisors, which would be 0 in float32.
+            q /= (total + (total == 0)) * share
     return q * count
 
 

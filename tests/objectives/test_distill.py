@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.extend.core import ClosedJaxpr, Literal, Var, jaxpr_as_fun
 
 from repdiff import sharding
 from repdiff.compile import compile_step
@@ -36,6 +37,29 @@ def test_sinkhorn_uses_prototypes_equally_and_leaves_out_rows_of_no_weight():
     np.testing.assert_allclose(alone, q * 8, rtol=1e-4)
     sharp = np.asarray(distill.sinkhorn(20 * jnp.tile(jnp.eye(4), (2, 1)), 0.5, jnp.ones(8)))
     np.testing.assert_allclose(sharp, np.tile(np.eye(4), (2, 1)), atol=1e-5)
+
+
+def test_sinkhorn_stays_finite_where_the_compiler_divides_once_by_the_product_of_all_divisors():
+    # XLA makes a / (b * c) of (a / b) / c; for a GPU it did so with the whole chain.
+    logits, weights = normal(12, 4), np.array([1.0] * 8 + [0.0] * 4, np.float32)
+    jaxpr = jax.make_jaxpr(distill.sinkhorn)(logits, 0.04, weights).jaxpr
+    kept = {name: (x, 1) for name, x in zip(jaxpr.invars, (logits, 0.04, weights))}
+
+    def value(of):
+        return of.val if isinstance(of, Literal) else kept[of][0] / kept[of][1]
+
+    for equation in jaxpr.eqns:
+        inputs, outputs = equation.invars, equation.outvars
+        if equation.primitive.name == 'div' and isinstance(inputs[0], Var):
+            numerator, divisor = kept[inputs[0]]
+            kept[outputs[0]] = numerator, divisor * value(inputs[1])
+        else:
+            given = [x for x in inputs if isinstance(x, Var)]
+            one = jaxpr.replace(invars=given, outvars=outputs, eqns=[equation])
+            values = jaxpr_as_fun(ClosedJaxpr(one, []))(*map(value, given))
+            kept |= {name: (x, 1) for name, x in zip(outputs, values)}
+    expected = distill.sinkhorn(logits, 0.04, weights)
+    np.testing.assert_allclose(value(jaxpr.outvars[0]), expected, rtol=1e-4)
 
 
 def test_dino_and_ibot_equal_a_loop_over_pairs_and_hidden_patches():
