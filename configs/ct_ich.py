@@ -51,9 +51,25 @@ SMOKE = QUICK | {
     'log_every': 4,
 }
 
-PRESETS = {'quick': QUICK, 'smoke': SMOKE}
+# The levers of hematoma's preset that moved anything there.
+LEVERS = QUICK | {
+    'rows': ('rc_ldt', 'unpaired', 'all_t', 'unconditional_ldt', 'unconditional_longer'),
+    'recipes': {
+        'unpaired': {'pretrain': {'row': 'rc_ldt'}, 'tune': {'paired_weight': 0.0}},
+        'all_t': {
+            'pretrain': {'row': 'rc_ldt'},
+            'tune': {'t_range': (0, 1000)},
+            'classify': {'t': (10, 25, 50, 100, 200, 300, 400)},
+        },
+        'unconditional_longer': {
+            'pretrain': {'condition': 'none', 'steps': 1800}, 'tune': {'label_start': 'null'},
+        },
+    },
+}
+
+PRESETS = {'quick': QUICK, 'smoke': SMOKE, 'levers': LEVERS}
 
 
 def get_config(preset: str = ''):
-    """`quick` (default) or `smoke`."""
+    """`quick` (default) or another of `PRESETS`."""
     return config.preset(preset, PRESETS)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import resource
 import shutil
@@ -235,6 +236,18 @@ def test_a_checkpoint_in_another_ones_place_is_refused(whole, tmp_path, capsys):
     with opened(directory) as checkpoints:
         assert checkpoints.newest == 16
     assert 'it is that of step 16' in capsys.readouterr().err
+
+
+def test_what_orbax_logs_and_raises_is_told_once(caplog):
+    def failing_task(file):  # what asyncio says of a task whose error nobody asked for
+        return f"Task exception was never retrieved\nfuture: <Task finished coro=<write() {file}:3>>"
+
+    log = logging.getLogger('asyncio')
+    log.error(failing_task('/lib/orbax/checkpoint/writer.py'))
+    assert not caplog.messages
+    log.error(failing_task('/lib/another/writer.py'))
+    log.warning('orbax is slow')
+    assert len(caplog.messages) == 2
 
 
 def test_a_manifest_names_what_is_wrong(tmp_path):
