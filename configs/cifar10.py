@@ -19,6 +19,8 @@ QUICK = {
     },
     'augmentation': {'shift': 2, 'rotate': 0.0, 'zoom': 0.0},
     'latents': {'patch': 4, 'channels': 32},
+    'backbone': {'patch': 4},
+    'distill': {'global_size': 32, 'local_size': 16},
     'tune': {'t_range': (0, 400)},
     'classify': {'t': (25, 50, 100, 200, 300), 'budget': 64},
     'evidence': {'t': 300},
@@ -28,9 +30,9 @@ QUICK = {
 SMOKE = QUICK | {
     'xla_effort': 0,
     'model': {'width': 32, 'depth': 1, 'unroll': False},
-    'backbone': {'width': 32, 'depth': 2},
-    'distill': {'global_size': 32, 'local_size': 16, 'local_crops': 2, 'prototypes': 64,
-                'hidden': 32, 'bottleneck': 16},
+    'backbone': QUICK['backbone'] | {'width': 32, 'depth': 2},
+    'distill': QUICK['distill'] | {
+        'local_crops': 2, 'prototypes': 64, 'hidden': 32, 'bottleneck': 16},
     'pretrain': {'steps': 8, 'batch': 16, 'warmup_steps': 2, 'checkpoint_every': 8},
     'tune': QUICK['tune'] | {'steps': 8, 'batch': 16, 'warmup_steps': 2, 'checkpoint_every': 8},
     'classify': QUICK['classify'] | {'draws': 1, 'budget': 16, 'min_draws': 8},

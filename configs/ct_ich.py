@@ -1,6 +1,7 @@
 """Real brain CT with hemorrhage labels: the comparison on ct_ich, three patient-grouped folds.
 
   python -m repdiff.main --config=configs/ct_ich.py --config.data.source=DIRECTORY
+  python -m repdiff.main --config=configs/ct_ich.py:levers --config.data.source=DIRECTORY
   python -m repdiff.main --config=configs/ct_ich.py:smoke --config.data.source=DIRECTORY
 
 DIRECTORY holds the slices as pictures and a labels.csv with the columns file, patient and
@@ -51,7 +52,7 @@ SMOKE = QUICK | {
     'log_every': 4,
 }
 
-# The levers of hematoma's preset that moved anything there.
+# Levers of hematoma's preset that moved something there; token r is in rc_ldt_paper already.
 LEVERS = QUICK | {
     'rows': ('rc_ldt', 'unpaired', 'all_t', 'unconditional_ldt', 'unconditional_longer'),
     'recipes': {

@@ -260,7 +260,7 @@ def base() -> ConfigDict:
         ),
         dinov2=dict(
             method='distill',
-            pretrain=dict(learning_rate=4e-3),
+            pretrain=dict(learning_rate=4e-3),  # below the others', whose loss is another
             tune=dict(learning_rate=3e-3),  # as vit's
             optim=dict(weight_decay=0.05),
         ),

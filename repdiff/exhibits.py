@@ -38,7 +38,7 @@ def z0_over_t(
 ) -> dict[str, np.ndarray]:
     """z0' (arXiv 2505.06890, eq. 3 and figure 9) of one uint8 image (H, W, C) at each t (J,).
 
-    Returns decoded uint8 images (J, H, W): `kept`, with r, where there is an encoder; `dropped`.
+    Returns decoded uint8 images (J, H, W, C): `kept`, with r, where there is an encoder; `dropped`.
     """
     batch, steps = {'image': jnp.asarray(image)[None]}, jnp.asarray(t, jnp.int32)
 
@@ -56,7 +56,7 @@ def z0_over_t(
             r = jnp.broadcast_to(r, (t.size, *r.shape[1:]))
         eps = objective.denoiser.apply({'params': params['denoiser']}, z_t, steps, r, drop)
         predicted = schedules.z0_from_eps(objective.schedule, z_t, steps, eps)
-        return to_uint8(frozen['frontend'].decode(predicted))[..., 0]
+        return to_uint8(frozen['frontend'].decode(predicted))
 
     z0, r = encoded(params, frozen)
     keep = jnp.zeros(t.size, bool)

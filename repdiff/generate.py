@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
         _draw(studio, made[-1])
     _write_table(studio, made, network)
     if not given.condition:
-        _write_figures(studio, settings, given.from_t)
+        _write_figures(studio, settings, given.from_t, given.row)
     print(f'images, figures and table: {studio.root}')
     print(f'report: {report.write(given.workdir)}')
 
@@ -147,8 +147,8 @@ def _write_table(studio: Studio, made: list[Made], network: Network) -> None:
     print(text)
 
 
-def _write_figures(studio: Studio, settings: sampling.Settings, t: int) -> None:
-    png, distances = regenerate.figure7(studio, settings, t)
+def _write_figures(studio: Studio, settings: sampling.Settings, t: int, row: str) -> None:
+    png, distances = regenerate.figure7(studio, settings, t, row)
     write_atomic(studio.root / 'figure7.png', png)
     write_json(studio.root / 'figure7.json', {'t': t, 'distance': distances})
     shown = tuple(step for step in FIGURE_T if step < studio.config.diffusion.steps)

@@ -99,21 +99,28 @@ def prepare(
     condition, where guidance lacks its unconditional half, where a given file is none that can be
     read, or where r would come from the reference.
     """
+    check(condition, model, scale)
     if condition.kind == 'none':
-        if not model.learned_nothing_given:
-            raise _cannot(condition, model, 'its denoiser never worked without r')
         return Given(model.free, lambda numbers: None, None, lambda numbers: numbers, {})
-    if scale != 1 and not model.learned_nothing_given:
-        raise UserError(f'--guidance: {model.row} never learned to denoise without a condition; '
-                        'use --guidance=1 or a row whose representation.drop_rate is above 0.')
     if condition.kind == 'label':
         return _labels(condition, model, setting, scale)
-    if not model.learned_r:
-        raise _cannot(condition, model, 'it was pre-trained without r')
     if condition.kind == 'files':
         return _files(condition, model, setting, dataset, scale, reference, out)
     given = {'images': _images, 'between': _between, 'density': _density}[condition.kind]
     return given(condition, model, setting, dataset, scale, seed, reference)
+
+
+def check(condition: Condition, model: Trained, scale: float) -> None:
+    """Raises UserError where the row cannot have the condition, or be guided by `scale`."""
+    if condition.kind == 'none' and not model.learned_nothing_given:
+        raise _cannot(condition, model, 'its denoiser never worked without r')
+    if condition.kind != 'none' and scale != 1 and not model.learned_nothing_given:
+        raise UserError(f'--guidance: {model.row} never learned to denoise without a condition; '
+                        'use --guidance=1 or a row whose representation.drop_rate is above 0.')
+    if condition.kind == 'label' and model.params['tune'] is None:
+        raise _cannot(condition, model, 'it was not tuned on labels')
+    if condition.kind not in ('none', 'label') and not model.learned_r:
+        raise _cannot(condition, model, 'it was pre-trained without r')
 
 
 def representations(
@@ -129,8 +136,6 @@ def representations(
 
 
 def _labels(condition: Condition, model: Trained, setting: phases.Setting, scale: float) -> Given:
-    if model.params['tune'] is None:
-        raise _cannot(condition, model, 'it was not tuned on labels')
     if not condition.of:
         frequent = setting.splits['train'].labels()
         return Given(

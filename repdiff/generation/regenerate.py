@@ -9,7 +9,8 @@ import numpy as np
 
 from repdiff import exhibits
 from repdiff.errors import UserError
-from repdiff.generation import figures
+from repdiff.eval.copies import Copies
+from repdiff.generation import conditions, figures
 from repdiff.generation.conditions import Condition
 from repdiff.generation.sampling import Settings, make_sampler, noised
 from repdiff.generation.studio import Studio
@@ -21,58 +22,63 @@ IMAGES = 6  # columns of figure 7
 SPLIT = 'valid'
 
 
-def figure7(studio: Studio, settings: Settings, t: int) -> tuple[bytes, dict]:
+def figure7(studio: Studio, settings: Settings, t: int, row: str) -> tuple[bytes, dict]:
     """PNG of images regenerated from z_t by each kind of model (arXiv 2505.06890, figure 7).
 
-    Also how far they lie from their image and from their nearest training image:
-    {words: {'image', 'training': mean distance in grey levels}}.
+    Also how far they lie from their image and from their nearest training image, and what that makes
+    them: {words: {'image', 'training': mean distance in grey levels, 'verdict': `Copies.verdict`}}.
+    `row` is the one that regenerates, where it can; '' is the first that can.
     """
     batch = _positives(studio)
     images, front = np.asarray(batch['image']), studio.setting.frontend
     z0, clean = latent({'frontend': front}, batch), studio.pixels(images)
     numbers = np.arange(len(images), dtype=np.int32)
     lines, distances = [('the image', images, None)], {}
-    for words, model, denoise, condition in _models(studio, settings, batch):
+    for words, model, denoise, condition in _models(studio, settings, batch, row):
         sampler = make_sampler(denoise, model, settings, studio.setting.z_shape, t)
         found = np.asarray(sampler(model.params, model.frozen, condition, numbers, z0))
         off = _distances(studio.pixels(found), clean)  # at most 64 a side, as training's
-        near = studio.training_distances(found)
-        lines.append((words, found, [f'{a:.1f} · {b:.1f}' for a, b in zip(off, near)]))
-        distances[words] = {'image': float(off.mean()), 'training': float(near.mean())}
+        near, number = studio.nearest_training(found)
+        verdict = Copies(off, near, number, studio.real_distances).verdict
+        lines.append((words if verdict == 'neither' else f'{words}, {verdict}', found,
+                      [f'{a:.1f} · {b:.1f}' for a, b in zip(off, near)]))
+        distances[words] = {
+            'image': float(off.mean()), 'training': float(near.mean()), 'verdict': verdict}
     noisy = noised(z0, t, model.pretrain.schedule, settings.seed, numbers)
     lines.insert(1, (f'z_{t}', _shown(front, noisy), None))
-    title = (f'Regenerated from z_{t} (as figure 7 of the paper)\nnumbers: distance from the image '
-             '· from the nearest training image, in grey levels;\nreal images lie '
-             f'{np.median(studio.real_distances):.1f} from theirs')
+    title = f'Regenerated from z_{t} (as figure 7 of the paper)\n{_numbers(studio)}'
     return figures.pictures(lines, title), distances
 
 
 def figure9(studio: Studio, settings: Settings, t: tuple[int, ...]) -> bytes:
     """PNG of z0' over t of one validation image under each pre-trained row, r kept and dropped.
 
-    arXiv 2505.06890, eq. 3 and figure 9. Under each z0' stands how far it lies from the image.
+    arXiv 2505.06890, eq. 3 and figure 9. Under each z0' stands how far it lies from the image and
+    from its nearest training image.
     """
-    batch, front = _positives(studio), studio.setting.frontend
-    image = np.asarray(batch['image'][0])
-    clean = _shown(front, front.encode(batch['image'][:1]))[..., :1]
+    image = np.asarray(_positives(studio)['image'][:1])
     lines = []
     for row, recipe in studio.recipes.items():
         if not recipe.pretrain.steps or recipe.pretrain.row in studio.recipes:
             continue  # another row's pre-training is shown there
         model = studio.model(row)
         found = exhibits.z0_over_t(
-            model.pretrain, model.params['pretrain'], model.frozen, image, np.array(t),
+            model.pretrain, model.params['pretrain'], model.frozen, image[0], np.array(t),
             jax.random.key(settings.seed))
         for kind, predicted in found.items():
             words = f'{row}, r {kind}' if 'kept' in found else row
-            predicted = predicted[..., None]
-            off = _distances(predicted, clean)
-            lines.append((words, np.concatenate([image[None, ..., :1], predicted]),
-                          ['', *(f'{value:.1f}' for value in off)]))
+            off = _distances(studio.pixels(predicted), studio.pixels(image))
+            near, _ = studio.nearest_training(predicted)
+            lines.append((words, np.concatenate([image, predicted]),
+                          ['', *(f'{a:.1f} · {b:.1f}' for a, b in zip(off, near))]))
     heads = ['the image', *(f't = {step}' for step in t)]
-    title = ('The clean image predicted at t (as figure 9 of the paper)\n'
-             'numbers: distance from the image in grey levels')
+    title = f'The clean image predicted at t (as figure 9 of the paper)\n{_numbers(studio)}'
     return figures.pictures(lines, title, heads)
+
+
+def _numbers(studio: Studio) -> str:
+    return ('numbers: distance from the image · from the nearest training image, in grey levels;\n'
+            f'real images lie {np.median(studio.real_distances):.1f} from theirs')
 
 
 def _positives(studio: Studio) -> dict:
@@ -85,20 +91,21 @@ def _positives(studio: Studio) -> dict:
             'label': jnp.ones(len(rows), jnp.int32)}
 
 
-def _models(studio: Studio, settings: Settings, batch: dict):
-    """(words, row, denoiser, condition) of each kind of model that this run has."""
+def _models(studio: Studio, settings: Settings, batch: dict, row: str):
+    """(words, row, denoiser, condition) of each kind of model that this run, or `row`, has."""
     kinds = {'none': 'unconditional', 'label': 'its class', 'images': 'its r'}
     for condition, kind in kinds.items():
         try:
-            model: Trained = studio.model(studio.row_for(Condition(condition)))
+            model: Trained = studio.model(row or studio.row_for(Condition(condition)))
+            conditions.check(Condition(condition), model, settings.guidance)
         except UserError:
-            continue  # this run has no such row
+            continue  # there is none
         words = f'{kind}, {model.row}'
-        if condition == 'none' and model.learned_nothing_given:
+        if condition == 'none':
             yield words, model, model.free, None
         elif condition == 'label':
             yield words, model, model.given_label(settings.guidance), batch['label']
-        elif condition == 'images':
+        else:
             r = model.represent(model.params, model.frozen, batch)
             yield words, model, model.given_r(settings.guidance), r
 

@@ -123,9 +123,9 @@ class Studio:
         return np.stack([(splits[0][int(n)] if n < first else splits[1][int(n) - first])['image']
                          for n in numbers])
 
-    def training_distances(self, images: np.ndarray) -> np.ndarray:
-        """How far each image (B, H, W, C) uint8 lies from its nearest training image (B,)."""
-        return nearest([self.pixels(images)], self._training)[0]
+    def nearest_training(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How far images (B, H, W, C) uint8 lie from their nearest training images, and which (B,)."""
+        return nearest([self.pixels(images)], self._training)
 
     def pixels(self, images: np.ndarray) -> np.ndarray:
         """Images (B, H, W, C) uint8 as copies are looked for: flat (B, P) uint8."""

@@ -72,8 +72,8 @@ def _figures(
     z0 = exhibits.z0_over_t(
         phase.loss_fn, params, phase.frozen, shown, np.array(FIGURE_T), setting.purpose('figure'),
     )
-    found = {row: z0.get('kept', z0['dropped'])}
-    return found | ({f'{row}_dropped': z0['dropped']} if 'kept' in z0 else {})
+    found = {row: z0.get('kept', z0['dropped'])[..., 0]}
+    return found | ({f'{row}_dropped': z0['dropped'][..., 0]} if 'kept' in z0 else {})
 
 
 def pretrain_objective(config: ConfigDict, z_shape: tuple[int, int, int]) -> Pretrain:

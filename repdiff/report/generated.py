@@ -21,10 +21,12 @@ SHEET = ('Samples, above their nearest training image and below the image that g
 FIGURES = {
     'figure7': ('Images regenerated from noisier versions of themselves',
                 'As figure 7 of the paper. Under each: how far it lies from the image, and from '
-                'its nearest training image, in grey levels.'),
+                'its nearest training image, in grey levels. What lies nearer than real images lie '
+                'to training images is no sample: its line says near-reconstruction.'),
     'figure9': ('The clean image predicted at t',
                 'As figure 9 of the paper, under each pre-trained row. Under each: how far it lies '
-                'from the image, in grey levels. A near one at high t comes from r.'),
+                'from the image, and from its nearest training image, in grey levels. One that is '
+                'near its image at high t comes from r.'),
 }
 
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from repdiff import finished, generate
+from repdiff import exhibits, finished, generate
 from repdiff.errors import UserError
 from repdiff.files import write_json
-from repdiff.generation import conditions, features, sampling
+from repdiff.generation import conditions, features, regenerate, sampling
 from repdiff.generation.conditions import Condition
 from repdiff.generation.sampling import Settings
 from repdiff.generation.studio import TRAINED_ON, Studio
@@ -62,7 +62,59 @@ def test_the_whole_table_with_its_figures(workdir, capsys):
     assert set(figure7) == {
         'unconditional, unconditional_ldt', 'its class, rc_ldt', 'its r, rc_ldt'}
     assert all(found['image'] > 0 and found['training'] > 0 for found in figure7.values())
+    assert {found['verdict'] for found in figure7.values()} <= {
+        'near-reconstruction', 'near-copies of training images', 'neither'}
     assert (workdir / 'generate' / 'figure9.png').exists()
+
+
+def test_images_are_regenerated_from_the_noise_of_t(studio):
+    model, z0 = studio.model('rc_ldt'), jnp.ones((2, *studio.setting.z_shape))
+    settings, t, numbers = Settings('ddim', 5, 1.0, seed=0), 300, np.arange(2)
+
+    def nothing(params, condition):  # DDIM then keeps z_t / √ᾱ_t all the way
+        return lambda z_t, t: jnp.zeros_like(z_t)
+
+    sampler = sampling.make_sampler(nothing, model, settings, studio.setting.z_shape, t)
+    found = sampler(model.params, model.frozen, None, numbers, z0)
+    schedule = model.pretrain.schedule
+    noise, both = (sampling.noised(z, t, schedule, 0, numbers) for z in (0 * z0, z0))
+    alpha = float(both.mean() - noise.mean())  # of z0 = 1
+    betas = np.linspace(1e-4, 0.02, 1000)
+    assert alpha == pytest.approx(np.sqrt(np.prod(1 - betas[:t + 1])), rel=1e-3)
+    assert float(noise.std()) == pytest.approx(np.sqrt(1 - alpha**2), rel=0.1)
+    expected = to_uint8(model.frozen['frontend'].decode(both / alpha)).astype(int)
+    assert np.abs(np.asarray(found, int) - expected).max() <= 1
+
+
+def test_figure_7_names_what_it_gives_back_and_takes_the_row_that_is_asked_for(studio):
+    _, near = regenerate.figure7(studio, SETTINGS, 1, '')
+    _, far = regenerate.figure7(studio, SETTINGS, 600, '')
+    assert all(near[words]['image'] < far[words]['image'] for words in near)
+    assert {found['verdict'] for found in near.values()} == {'near-reconstruction'}
+    _, asked = regenerate.figure7(studio, SETTINGS, 1, 'rc_ldt_paper')
+    assert set(asked) == {'its class, rc_ldt_paper', 'its r, rc_ldt_paper'}
+    with pytest.raises(UserError, match='never learned to denoise without a condition'):
+        conditions.check(Condition('images'), studio.model('rc_ldt_paper'), 2.0)
+
+
+def test_the_predicted_clean_image_is_the_denoisers_with_r_and_without(studio):
+    model, t, key = studio.model('rc_ldt'), np.array([50, 600]), jax.random.key(1)
+    image = studio.dataset.split('valid')[0]['image']
+    found = exhibits.z0_over_t(
+        model.pretrain, model.params['pretrain'], model.frozen, image, t, key)
+    front, weights = model.frozen['frontend'], {'params': model.params['pretrain']['denoiser']}
+    z0 = front.encode(image[None])
+    eps = jax.random.normal(key, z0.shape[1:])
+    r = model.represent(model.params, model.frozen, {'image': jnp.asarray(image)[None]})
+    for j, step in enumerate(t):
+        bar = float(np.prod(1 - np.linspace(1e-4, 0.02, 1000)[:step + 1]))
+        z_t = np.sqrt(bar) * z0 + np.sqrt(1 - bar) * eps
+        for kind, condition in (('kept', [r]), ('dropped', [])):
+            said = model.pretrain.denoiser.apply(weights, z_t, jnp.array([step]), *condition)
+            clean = to_uint8(front.decode((z_t - np.sqrt(1 - bar) * said) / np.sqrt(bar)))
+            off = np.abs(found[kind][j].astype(int) - np.asarray(clean[0], int))
+            assert off.max() <= 2, (kind, step)
+    assert np.abs(found['kept'].astype(int) - found['dropped']).max() > 9
 
 
 def test_a_sample_depends_on_seed_and_number_alone(studio, tmp_path):
@@ -162,7 +214,9 @@ def test_a_training_image_lies_nowhere_from_training(studio):
     flat = [np.asarray(to_uint8(shown.decode(shown.encode(images)))).reshape(len(images), -1)
             for images in (asked, training)]
     every = np.sqrt(np.square(flat[0][:, None].astype(float) - flat[1]).mean(-1))
-    np.testing.assert_allclose(studio.training_distances(asked), every.min(1), atol=1e-6)
+    distance, number = studio.nearest_training(asked)
+    np.testing.assert_allclose(distance, every.min(1), atol=1e-6)
+    np.testing.assert_array_equal(number, every.argmin(1))
     assert every.min(1)[0] == 0 < every.min(1)[1]
 
 
