@@ -225,8 +225,8 @@ def base() -> ConfigDict:
     config.mesh = ConfigDict(dict(
         cpu_devices=1,  # devices a CPU is cut into; each computes on its own thread
         data=-1,  # -1: all devices that fsdp and tensor leave
-        fsdp=1,
-        tensor=1,
+        fsdp=1,  # devices that share out parameters, EMA and optimizer state, beside the batch
+        tensor=1,  # devices that share out each block's heads and hidden units
     ))
     config.log_every = 50  # steps
     config.keep_checkpoints = 2  # newest kept beside the best; 2 or more, should one be damaged

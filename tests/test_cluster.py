@@ -146,6 +146,14 @@ def test_schedulers_are_known_by_their_variables(environment, several):
     assert bool(cluster.scheduled(environment | no_chips)) is several
 
 
+@pytest.mark.parametrize('libtpu, environment, several', [
+    (True, {}, True), (True, {'TPU_SKIP_MDS_QUERY': '1'}, False), (False, {}, False)])
+def test_a_tpu_tells_its_hosts_itself(libtpu, environment, several, monkeypatch):
+    found = {'libtpu': object()} if libtpu else {}
+    monkeypatch.setattr(cluster.importlib.util, 'find_spec', found.get)
+    assert cluster.scheduled(environment) is several
+
+
 @pytest.mark.parametrize('flags, words', [
     (('host', 2, 0), 'HOST:PORT'), (('host:1', 2, 2), 'a number below it'),
     (('', 2, 0), 'need --coordinator'), (('', 1, 1), 'need --coordinator')])

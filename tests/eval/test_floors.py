@@ -42,6 +42,16 @@ def test_floors_are_at_chance_on_noise():
         assert 0.4 < found[name]['auroc'] < 0.6
 
 
+def test_floors_are_chosen_without_a_look_at_the_test_split():
+    train, valid, test = toy(0, 300, 12), toy(1, 120, 12), toy(2, 400, 12)
+    other = {key: values[50:90] for key, values in test.items()}
+    other['label'] = 1 - other['label']
+    for whole, part in zip(*(floors(train, valid, seen, classes=2) for seen in (test, other))):
+        assert whole.facts['rule'] == part.facts['rule']
+        np.testing.assert_allclose(whole.scores[50:90], part.scores, rtol=1e-6)
+        np.testing.assert_array_equal(whole.predictions[50:90], part.predictions)
+
+
 def test_floors_of_three_classes():
     found = entries(brighter=60, classes=3)
     assert found['logistic_pixels']['accuracy'] > 0.9

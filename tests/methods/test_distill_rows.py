@@ -38,6 +38,16 @@ def test_a_collapse_is_said_aloud(config, setting, capsys):
     assert 'lower pretrain.learning_rate or raise distill.koleo_weight' in said
 
 
+def test_momentum_and_weight_decay_rise_by_half_a_cosine():
+    config = configs.base()
+    config.update({'distill': {'momentum': (0.9, 1.0), 'weight_decay': (0.04, 0.4)},
+                   'pretrain': {'steps': 60}})
+    course = distill.course(config)
+    for share, step in ((0, 0), (0.25, 20), (0.5, 30), (0.75, 40), (1, 60)):  # (1 − cos πx) / 2
+        np.testing.assert_allclose(course['ema_decay'](step), 0.9 + 0.1 * share, rtol=1e-6)
+        np.testing.assert_allclose(course['weight_decay'](step), 0.04 + 0.36 * share, rtol=1e-6)
+
+
 def test_the_recipe_tells_clusters_apart(config, setting):
     """The DINO loss leaves log K, where a teacher stays that says the same of every image."""
     rng = np.random.default_rng(0)

@@ -136,6 +136,21 @@ def test_a_resize_of_the_whole_axis_is_the_identity_and_halving_averages():
     np.testing.assert_allclose(part @ np.arange(8.0), [2, 3, 4, 5], rtol=1e-5)
 
 
+def test_half_of_the_crops_are_mirrored_and_half_are_blurred():
+    options = {'count': 8, 'size': 8, 'scale': (0.5, 0.6), 'jitter': 0.0}
+    ramp = jnp.broadcast_to(jnp.arange(16.0)[:, None], (16, 16, 16, 1))
+    crops = np.asarray(random_crops(KEY, ramp, blur=0.0, **options))
+    rises = crops[..., -1, 0] > crops[..., 0, 0]
+    assert (rises.all(-1) | (~rises).all(-1)).all() and 0.35 < rises.mean() < 0.65
+    sharp, blurred = (
+        np.asarray(random_crops(KEY, jnp.asarray(normal(16, 16, 16, 1)), blur=blur, **options))
+        for blur in (0.0, 3.0))
+    softer = blurred.std((2, 3, 4)) < 0.98 * sharp.std((2, 3, 4))
+    assert 0.3 < softer.mean() < 0.7
+    same = np.abs(blurred - sharp).max((2, 3, 4)) < 1e-5
+    assert 0.35 < same.mean() < 0.65 and not (same & softer).any()
+
+
 def test_crops_differ_and_masks_have_their_share():
     images = jnp.asarray(normal(3, 16, 16, 1))
     crops = random_crops(KEY, images, count=4, size=8, scale=(0.1, 0.5), jitter=0.2, blur=1.0)
@@ -184,6 +199,19 @@ def test_the_teacher_gets_no_gradient_and_prototypes_stand_still_at_first(steppe
     assert float(jnp.abs(student['dino']['last']).max()) == 0
     assert float(jnp.abs(student['ibot']['fc1']['kernel']).max()) > 0
     assert float(jnp.abs(student['backbone']['mask_token']).max()) > 0
+
+
+def test_the_teachers_temperature_rises_over_the_warm_up(stepped):
+    objective, state, batch, _, _ = stepped
+    whole, _ = objective.views.draw(jax.random.split(KEY)[0], batch['image'])
+    features = objective.vit.apply(
+        {'params': state.params['backbone']}, whole.reshape(-1, *whole.shape[2:]))['cls']
+    logits = objective.head.apply({'params': state.params['dino']}, features)
+    for step, temperature in ((0, 0.04), (5, 0.055), (10, 0.07), (30, 0.07)):
+        frozen = {'teacher': state.params, 'step': jnp.int32(step)}
+        found = objective(state.params, frozen, batch, KEY)[1]['teacher_entropy']
+        targets = distill.sinkhorn(logits, temperature, jnp.ones(len(logits)))
+        np.testing.assert_allclose(found, distill.entropy(targets).mean(), rtol=1e-4)
 
 
 def test_the_teacher_is_the_ema(stepped):
