@@ -25,7 +25,7 @@ TINY = ' '.join([
     '--config.evidence.flips=50', '--config.evidence.images=4', '--config.eval.bootstrap=50',
 ])
 ONE = """ --config.rows="('rc_ldt',)" """
-SWITCHES = """ --config.rows="('tokens','tokens_paper')" """
+SWITCHES = """ --config.rows="('tokens','tokens_paper','unconditional')" """
 SETTINGS = {  # what replaces the parameters, and how many pictures are then shown
     'quickstart': ({'PRESET': 'smoke', 'OPTIONS': TINY + ONE}, 7),
     'hematoma_tpu': ({'PRESET': 'smoke', 'IMAGE_SIZE': 32, 'SLICES': 120, 'OPTIONS': TINY}, 4),

@@ -107,7 +107,7 @@ def test_kill_9_in_every_phase_then_the_same_numbers(cache, whole, tmp_path):
     assert 'rc_ldt.tune' not in found.stderr and 'rc_ldt.classify' not in found.stderr
 
 
-def test_one_goes_on_as_two_stopped_while_they_score_and_one_ends_it(cache, whole, tmp_path):
+def test_one_goes_on_as_two_stopped_while_they_score_and_one_or_two_end_it(cache, whole, tmp_path):
     workdir = tmp_path / 'run'
     shutil.copytree(whole, workdir)
     shutil.rmtree(workdir / 'checkpoints/rc_ldt.tune/12')
@@ -121,13 +121,25 @@ def test_one_goes_on_as_two_stopped_while_they_score_and_one_ends_it(cache, whol
     codes = [process.wait(PATIENCE_S) for process in two]
     assert codes == [75, 75], [file.read_text()[-2000:] for file in tmp_path.glob('stderr-*')]
     assert not (workdir / 'results.json').exists()
+    of_two = tmp_path / 'of-two'
+    shutil.copytree(workdir, of_two)
     found = run(*command(cache, workdir))
     assert found.returncode == 0, found.stderr
-    for one, other in zip(numbers(workdir)[2], numbers(whole)[2], strict=True):
-        assert one.pop('phase') == other.pop('phase') and one == pytest.approx(other, rel=1e-4)
-    one, other = (np.load(place / 'scores/rc_ldt.npz') for place in (workdir, whole))
-    for name in ('sweep_errors', 'valid_scores', 'test_scores'):
-        np.testing.assert_allclose(one[name], other[name], rtol=1e-4, err_msg=name)
+    codes = [process.wait(PATIENCE_S) for process in two_started(cache, of_two, tmp_path)]
+    assert codes == [0, 0], [file.read_text()[-2000:] for file in tmp_path.glob('stderr-*')]
+    check_promises(of_two)
+    for ended in (workdir, of_two):
+        for one, other in zip(numbers(ended)[2], numbers(whole)[2], strict=True):
+            assert one.pop('phase') == other.pop('phase') and one == pytest.approx(other, rel=1e-4)
+        one, other = (np.load(place / 'scores/rc_ldt.npz') for place in (ended, whole))
+        for name in ('sweep_errors', 'valid_scores', 'test_scores'):
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-4, err_msg=name)
+        one, other = (numbers(place)[0]['models'] for place in (ended, whole))
+        assert [model['name'] for model in one] == [model['name'] for model in other]
+        assert one[0]['images_seen'] == other[0]['images_seen']
+        for key in ('auroc', 'brier'):
+            assert [model[key] for model in one] == pytest.approx(
+                [model[key] for model in other], rel=1e-3), key
 
 
 def two_started(cache, workdir, place):
