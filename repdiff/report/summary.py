@@ -12,13 +12,14 @@ from repdiff.report.page import COLUMNS, signed, spread
 from repdiff.report.workdir import Run, load
 
 METRICS = ('auroc', 'f1', 'accuracy')
+FURTHER = tuple(metric for metric in COLUMNS if metric not in METRICS)
 
 
 def table(workdirs: Sequence[str | os.PathLike]) -> str:
     """A Markdown table of mean ± sample standard deviation over the runs, rows in their order.
 
-    A second one is of the answers a patient, where there are such. Raises UserError where a workdir
-    has no results or other rows than the first.
+    A second one is of the other metrics, a third of the answers a patient, where there are such.
+    Raises UserError where a workdir has no results or other rows than the first.
     """
     runs = _load(workdirs)
     number = f'{len(runs)} runs' if len(runs) > 1 else '1 run'
@@ -26,11 +27,15 @@ def table(workdirs: Sequence[str | os.PathLike]) -> str:
         f'| row ({number}) | AUROC | F1 | accuracy | F1 of the plain argmin |',
         '|---|---|---|---|---|',
     ]
+    further = ['', f'| row | {" | ".join(COLUMNS[metric][0] for metric in FURTHER)} |',
+               '|---' * (1 + len(FURTHER)) + '|']
     for index, name in enumerate(row['name'] for row in runs[0].rows):
         rows = [run.rows[index] for run in runs]
-        cells = [spread([row[metric] for row in rows]) for metric in METRICS]
-        cells.append(spread([row.get('argmin', {}).get('f1') for row in rows]))
-        lines.append(f'| `{name}` | {" | ".join(cells)} |')
+        cells = {metric: spread([row.get(metric) for row in rows]) for metric in COLUMNS}
+        plain = spread([row.get('argmin', {}).get('f1') for row in rows])
+        lines.append(f'| `{name}` | {" | ".join(cells[metric] for metric in METRICS)} | {plain} |')
+        further.append(f'| `{name}` | {" | ".join(cells[metric] for metric in FURTHER)} |')
+    lines += further
     by_patient = [[run.rows[index].get('patients') for run in runs]
                   for index in range(len(runs[0].rows))]
     if any(None not in rows for rows in by_patient):

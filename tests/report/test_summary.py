@@ -13,7 +13,7 @@ def workdir(path, auroc, names=('a', 'floor'), seed=0):
     (path / 'config.json').write_text(json.dumps({'seed': seed}))
     models = [{'name': name, 'auroc': auroc, 'f1': 0.5, 'accuracy': 0.9, 'floor': name == 'floor'}
               for name in names]
-    models[0]['argmin'] = {'f1': auroc / 2}
+    models[0] |= {'argmin': {'f1': auroc / 2}, 'brier': 1 - auroc}
     (path / 'results.json').write_text(json.dumps({'models': models}))
     return path
 
@@ -24,6 +24,7 @@ def test_mean_and_sample_deviation(tmp_path):
     lines = summary.table(runs).splitlines()
     assert lines[2] == '| `a` | 0.800 ± 0.100 | 0.500 ± 0.000 | 0.900 ± 0.000 | 0.400 ± 0.050 |'
     assert lines[3].startswith('| `floor` |') and lines[3].endswith('| – |')
+    assert lines[5].endswith('| Brier | ECE |') and lines[7].endswith('| 0.200 ± 0.100 | – |')
 
 
 def test_unequal_and_unfinished_runs_are_refused(tmp_path):
