@@ -81,7 +81,7 @@ def row_for(condition: Condition, recipes: dict) -> str:
     }
     with_r = [row for row in recipes if pretrained(row)
               and recipes[row].pretrain.condition == 'representation']
-    fitting['density'] = [row for row in with_r if recipes[row].representation.kind == 'pooled']
+    fitting['density'] = [row for row in with_r if recipes[row].representation.kind != 'tokens']
     found = fitting.get(condition.kind, with_r)
     if not found:
         raise UserError(f'--condition {condition}: no row of this run can generate under it.')
