@@ -52,7 +52,7 @@ SMOKE = QUICK | {
     'log_every': 4,
 }
 
-# Levers of hematoma's preset that moved something there; token r is in rc_ldt_paper already.
+# Levers of hematoma's preset that moved something there, but for token r, which lost most.
 LEVERS = QUICK | {
     'rows': ('rc_ldt', 'unpaired', 'all_t', 'unconditional_ldt', 'unconditional_longer'),
     'recipes': {

@@ -2,8 +2,8 @@
 
   python -m repdiff.sweep --config=configs/hematoma.py --study=configs/sweeps.py:labels
 
-`labels` and `unlabelled` fit any data set of enough patients (each class keeps one at least, so that of
-few the smallest shares are the same); `contrast`, `lesion_size` and `facility_shift` are of
+`labels` and `unlabelled` fit any data set of enough patients (each class keeps one at least, so that
+of few the smallest shares are the same); `contrast`, `lesion_size` and `facility_shift` are of
 simulated CT; `image_size` is at equal numbers of tokens; `transfer` is of a real data set, such as
 configs/ct_ich.py. `tune_rate` gives every row the same learning rates of tuning to choose from: by
 the mean AUROC on validation, which the command prints and rings in sweep.png, not by the test

@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
     studio = Studio(given.workdir, config, given.reference, given.batch)
     settings = sampling.Settings(given.sampler, given.steps, given.guidance, given.seed)
     network = _network(given, studio)
-    chosen = named or _of_table(studio, given.row)
+    chosen = named or _of_table(studio, given.row, given.guidance)
     made = []
     for order in [studio.order(condition, given.row, settings) for condition in chosen]:
         made.append(studio.make(order, given.samples))
@@ -96,12 +96,14 @@ def _network(given: argparse.Namespace, studio: Studio) -> Network:
     return features.joint(studio.model(row))
 
 
-def _of_table(studio: Studio, row: str) -> list[Condition]:
-    """The table's conditions: of `row` all, else those that some row can generate under."""
-    found = []
+def _of_table(studio: Studio, row: str, guidance: float) -> list[Condition]:
+    """The table's conditions that `row`, or else some row, can generate under."""
+    found, model = [], studio.model(row) if row else None
     for condition in map(Condition, TABLE):
         try:
-            if not row:
+            if model:
+                conditions.check(condition, model, guidance)
+            else:
                 studio.row_for(condition)
             found.append(condition)
         except UserError as reason:

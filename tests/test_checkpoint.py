@@ -240,7 +240,7 @@ def test_a_checkpoint_in_another_ones_place_is_refused(whole, tmp_path, capsys):
 
 def test_what_orbax_logs_and_raises_is_told_once(caplog):
     def failing_task(file):  # what asyncio says of a task whose error nobody asked for
-        return f"Task exception was never retrieved\nfuture: <Task finished coro=<write() {file}:3>>"
+        return f'Task exception was never retrieved\nfuture: <Task coro=<write() {file}:3>>'
 
     log = logging.getLogger('asyncio')
     log.error(failing_task('/lib/orbax/checkpoint/writer.py'))

@@ -45,6 +45,10 @@ def test_the_papers_row_is_the_papers_recipe():
     assert (row.model.width, row.model.depth, row.model.heads, row.model.patch) == (768, 12, 12, 2)
     assert (row.tune.batch, row.tune.learning_rate, row.diffusion.steps) == (16, 1e-4, 1000)
     assert row.data.image_size == 256 and row.data.simulated.train == 1424
+    assert not row.tune.balanced and row.tune.t_range == (0, 1000) and 500 in row.classify.t
+    ours = configs.recipe(get_config(EXPERIMENTS[0], 'paper'), 'rc_ldt')
+    assert ours.tune.balanced and ours.tune.paired_weight > 0 and ours.tune.t_range[1] <= 500
+    assert max(ours.classify.t) < 500
 
 
 def test_a_recipe_with_an_unknown_key_is_one_sentence():

@@ -25,8 +25,8 @@ def test_every_point_of_every_study_builds(name, tmp_path):
     assert [cell.config.seed for cell in made] == [0] * (len(made) // 2) + [3] * (len(made) // 2)
     assert len({cell.config.to_json() for cell in made}) == len(made)
     for cell in made:
-        recipes = [configs.recipe(cell.config, row) for row in cell.config.rows]
-        assert all(recipe.data == cell.config.data for recipe in recipes)
+        for row in cell.config.rows:
+            configs.recipe(cell.config, row)  # raises where a key is unknown
 
 
 def test_every_row_that_is_tuned_has_the_rates_of_the_study(tmp_path):

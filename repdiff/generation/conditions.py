@@ -121,6 +121,8 @@ def check(condition: Condition, model: Trained, scale: float) -> None:
         raise _cannot(condition, model, 'it was not tuned on labels')
     if condition.kind not in ('none', 'label') and not model.learned_r:
         raise _cannot(condition, model, 'it was pre-trained without r')
+    if condition.kind == 'density' and model.config.representation.kind == 'tokens':
+        raise _cannot(condition, model, 'it does not have one vector r an image')
 
 
 def representations(

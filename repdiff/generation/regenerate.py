@@ -25,9 +25,9 @@ SPLIT = 'valid'
 def figure7(studio: Studio, settings: Settings, t: int, row: str) -> tuple[bytes, dict]:
     """PNG of images regenerated from z_t by each kind of model (arXiv 2505.06890, figure 7).
 
-    Also how far they lie from their image and from their nearest training image, and what that makes
-    them: {words: {'image', 'training': mean distance in grey levels, 'verdict': `Copies.verdict`}}.
-    `row` is the one that regenerates, where it can; '' is the first that can.
+    Also how far they lie from their image and from their nearest training image, and what that
+    makes them: {words: {'image', 'training': mean distance in grey levels, 'verdict'}}, as
+    `Copies.verdict`. `row` is the one that regenerates, where it can; '' is the first that can.
     """
     batch = _positives(studio)
     images, front = np.asarray(batch['image']), studio.setting.frontend

@@ -124,7 +124,7 @@ class Studio:
                          for n in numbers])
 
     def nearest_training(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How far images (B, H, W, C) uint8 lie from their nearest training images, and which (B,)."""
+        """How far images (B, H, W, C) uint8 lie from their nearest training image, and which (B,)."""
         return nearest([self.pixels(images)], self._training)
 
     def pixels(self, images: np.ndarray) -> np.ndarray:

@@ -25,8 +25,8 @@ def random_crops(
     top, left = uniform(2, 0, 1) * (1 - height), uniform(3, 0, 1) * (1 - width)
     mirrored = uniform(4, 0, 1) < 0.5
     wider = 1 + blur * jnp.maximum(uniform(5, -1, 1), 0)
-    # Without the barrier XLA draws these anew for each element of the matrices below, and takes four
-    # times as long to compile that for a GPU.
+    # Without the barrier XLA draws these anew for each element of the matrices below, and takes
+    # four times as long to compile that for a GPU.
     top, left, height, width, mirrored, wider = jax.lax.optimization_barrier(
         (top, left, height, width, mirrored, wider))
     rows = resize_rows(top, height, images.shape[1], size, wider)
