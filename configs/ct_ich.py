@@ -8,8 +8,9 @@ DIRECTORY holds the slices as pictures and a labels.csv with the columns file, p
 hemorrhage (Hssayeni et al. 2020, doi 10.13026/w8q8-ky94, CC BY 4.0). For several seeds, one
 command each (--config.seed=1 --workdir=DIR), then python -m repdiff.report --workdir=A,B,C.
 
-A fold takes 18 minutes on one AMD EPYC core, of `levers` 12. Expect (3 folds, 3 seeds, 62 patients)
-AUROC between 0.69 and 0.73 of all rows and of the floors: so few patients tell no two apart.
+A fold takes 18 minutes on one AMD EPYC core, the three rows that only `levers` has take 8. Expect
+(3 folds, 3 seeds, 62 patients) AUROC between 0.68 and 0.73 of all rows and of the floors but the
+majority: so few patients hardly tell two apart.
 Learning rates of tuning are the base config's, chosen on simulated slices.
 
 Every patient is tested once. Of a fold's other patients two fifths are unlabelled; pre-training
