@@ -31,22 +31,20 @@ def figure7(studio: Studio, settings: Settings, t: int, row: str) -> tuple[bytes
     """
     batch = _positives(studio)
     images, front = np.asarray(batch['image']), studio.setting.frontend
-    z0, clean = latent({'frontend': front}, batch), studio.pixels(images)
+    z0 = latent({'frontend': front}, batch)
     numbers = np.arange(len(images), dtype=np.int32)
     lines, distances = [('the image', images, None)], {}
     for words, model, denoise, condition in _models(studio, settings, batch, row):
         sampler = make_sampler(denoise, model, settings, studio.setting.z_shape, t)
         found = np.asarray(sampler(model.params, model.frozen, condition, numbers, z0))
-        off = _distances(studio.pixels(found), clean)  # at most 64 a side, as training's
-        near, number = studio.nearest_training(found)
-        verdict = Copies(off, near, number, studio.real_distances).verdict
-        lines.append((words if verdict == 'neither' else f'{words}, {verdict}', found,
-                      [f'{a:.1f} · {b:.1f}' for a, b in zip(off, near)]))
-        distances[words] = {
-            'image': float(off.mean()), 'training': float(near.mean()), 'verdict': verdict}
+        near = studio.compare(found, images)
+        lines.append((words if near.verdict == 'neither' else f'{words}, {near.verdict}', found,
+                      _words(near)))
+        distances[words] = {'image': float(near.source.mean()),
+                            'training': float(near.nearest.mean()), 'verdict': near.verdict}
     noisy = noised(z0, t, model.pretrain.schedule, settings.seed, numbers)
     lines.insert(1, (f'z_{t}', _shown(front, noisy), None))
-    title = f'Regenerated from z_{t} (as figure 7 of the paper)\n{_numbers(studio)}'
+    title = f'Regenerated from z_{t} (as figure 7 of the paper)\n{_numbers(near)}'
     return figures.pictures(lines, title), distances
 
 
@@ -67,18 +65,22 @@ def figure9(studio: Studio, settings: Settings, t: tuple[int, ...]) -> bytes:
             jax.random.key(settings.seed))
         for kind, predicted in found.items():
             words = f'{row}, r {kind}' if 'kept' in found else row
-            off = _distances(studio.pixels(predicted), studio.pixels(image))
-            near, _ = studio.nearest_training(predicted)
-            lines.append((words, np.concatenate([image, predicted]),
-                          ['', *(f'{a:.1f} · {b:.1f}' for a, b in zip(off, near))]))
+            near = studio.compare(predicted, image.repeat(len(t), 0))
+            lines.append((words, np.concatenate([image, predicted]), ['', *_words(near)]))
     heads = ['the image', *(f't = {step}' for step in t)]
-    title = f'The clean image predicted at t (as figure 9 of the paper)\n{_numbers(studio)}'
+    title = f'The clean image predicted at t (as figure 9 of the paper)\n{_numbers(near)}'
     return figures.pictures(lines, title, heads)
 
 
-def _numbers(studio: Studio) -> str:
+def _words(near: Copies) -> list[str]:
+    """What stands under each image."""
+    return [f'{a:.1f} · {b:.1f}' for a, b in zip(near.source, near.nearest)]
+
+
+def _numbers(near: Copies) -> str:
+    """What the words under the images are."""
     return ('numbers: distance from the image · from the nearest training image, in grey levels;\n'
-            f'real images lie {np.median(studio.real_distances):.1f} from theirs')
+            f'real images lie {near.yardstick:.1f} from theirs')
 
 
 def _positives(studio: Studio) -> dict:
@@ -108,11 +110,6 @@ def _models(studio: Studio, settings: Settings, batch: dict, row: str):
         else:
             r = model.represent(model.params, model.frozen, batch)
             yield words, model, model.given_r(settings.guidance), r
-
-
-def _distances(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Root mean squared difference (B,) of uint8 images (B, ...)."""
-    return np.sqrt(np.square(images.astype(float) - others).mean(tuple(range(1, images.ndim))))
 
 
 def _shown(front, z0: jax.Array) -> np.ndarray:

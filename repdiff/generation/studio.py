@@ -123,14 +123,12 @@ class Studio:
         return np.stack([(splits[0][int(n)] if n < first else splits[1][int(n) - first])['image']
                          for n in numbers])
 
-    def nearest_training(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How far images (B, H, W, C) uint8 lie from their nearest training image, and which (B,)."""
-        return nearest([self.pixels(images)], self._training)
-
-    def pixels(self, images: np.ndarray) -> np.ndarray:
-        """Images (B, H, W, C) uint8 as copies are looked for: flat (B, P) uint8."""
+    def compare(self, images: np.ndarray, sources: np.ndarray) -> copies.Copies:
+        """How near images (B, H, W, C) uint8 lie to what they were made of, and to training images."""
         network = self._pixel_network
-        return np.asarray(network.apply(network.params, images)['pool'])
+        samples, sources = (
+            [np.asarray(network.apply(network.params, shown)['pool'])] for shown in (images, sources))
+        return copies.compare(samples, sources, self._training, self.real_distances)
 
     @functools.cached_property
     def real_distances(self) -> np.ndarray:

@@ -108,7 +108,7 @@ def test_under_figure_9_stand_the_distances_from_the_image_and_from_training(stu
     for _, images, words in lines:
         flat = np.asarray(to_uint8(shown.decode(shown.encode(images)))).reshape(3, -1).astype(float)
         off = np.sqrt(np.square(flat[1:] - flat[0]).mean(1))
-        near, _ = studio.nearest_training(images[1:])
+        near = studio.compare(images[1:], images[1:]).nearest
         assert words == ['', *(f'{a:.1f} · {b:.1f}' for a, b in zip(off, near))]
     assert f'real images lie {np.median(studio.real_distances):.1f} from theirs' in title
 
@@ -235,9 +235,9 @@ def test_a_training_image_lies_nowhere_from_training(studio):
     flat = [np.asarray(to_uint8(shown.decode(shown.encode(images)))).reshape(len(images), -1)
             for images in (asked, training)]
     every = np.sqrt(np.square(flat[0][:, None].astype(float) - flat[1]).mean(-1))
-    distance, number = studio.nearest_training(asked)
-    np.testing.assert_allclose(distance, every.min(1), atol=1e-6)
-    np.testing.assert_array_equal(number, every.argmin(1))
+    found = studio.compare(asked, asked)
+    np.testing.assert_allclose(found.nearest, every.min(1), atol=1e-6)
+    np.testing.assert_array_equal(found.number, every.argmin(1))
     assert every.min(1)[0] == 0 < every.min(1)[1]
 
 
