@@ -57,12 +57,6 @@ SMOKE = QUICK | {
 LEVERS = QUICK | {
     'rows': ('rc_ldt', 'unpaired', 'all_t', 'unconditional_ldt', 'unconditional_longer'),
     'recipes': {
-        'unpaired': {'pretrain': {'row': 'rc_ldt'}, 'tune': {'paired_weight': 0.0}},
-        'all_t': {
-            'pretrain': {'row': 'rc_ldt'},
-            'tune': {'t_range': (0, 1000)},
-            'classify': {'t': (10, 25, 50, 100, 200, 300, 400)},
-        },
         'unconditional_longer': {
             'pretrain': {'condition': 'none', 'steps': 1800}, 'tune': {'label_start': 'null'},
         },

@@ -164,12 +164,6 @@ LEVERS = {
         'labels_null': {'pretrain': {'row': 'rc_ldt'}, 'tune': {'label_start': 'null'}},
         'labels_random': {'pretrain': {'row': 'rc_ldt'}, 'tune': {'label_start': 'random'}},
         'unbalanced': {'pretrain': {'row': 'rc_ldt'}, 'tune': {'balanced': False}},
-        'unpaired': {'pretrain': {'row': 'rc_ldt'}, 'tune': {'paired_weight': 0.0}},
-        'all_t': {
-            'pretrain': {'row': 'rc_ldt'},
-            'tune': {'t_range': (0, 1000)},
-            'classify': {'t': (10, 25, 50, 100, 200, 300, 400)},
-        },
         'unconditional_longer': {
             'pretrain': {'condition': 'none', 'steps': 3600}, 'tune': {'label_start': 'null'},
         },

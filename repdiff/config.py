@@ -244,6 +244,13 @@ def base() -> ConfigDict:
             ),
             classify=dict(t=(10, 25, 50, 100, 200, 300, 400)),  # as far up as it is tuned
         ),
+        # rc_ldt without what carries it: the paired term, and tuning at low t alone.
+        unpaired=dict(pretrain=dict(row='rc_ldt'), tune=dict(paired_weight=0.0)),
+        all_t=dict(
+            pretrain=dict(row='rc_ldt'),
+            tune=dict(t_range=(0, 1000)),
+            classify=dict(t=(10, 25, 50, 100, 200, 300, 400)),
+        ),
         unconditional_ldt=dict(
             pretrain=dict(condition='none'),
             tune=dict(label_start='null'),
